@@ -1,0 +1,128 @@
+"""Clean copies of what layers compute, and of gradients there; nothing of it stays behind in the network."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .models.layers import layer, stage_layers
+from .models.running import check_images, forward, frozen_eval
+
+__all__ = ["Captured", "capture", "check_images", "frozen_eval"]
+
+
+@dataclass(frozen=True)
+class Captured:
+    """What one forward pass (and, with a score, one backward pass) of B images showed; all tensors are detached.
+
+    activations: layer name -> (B, K, h, w); gradients: the same shapes, empty without a score, the derivative of each
+    image's score by its activations; output (B, C); layers: the names, in the order asked for.
+    """
+
+    activations: dict[str, Tensor]
+    gradients: dict[str, Tensor]
+    output: Tensor
+    layers: list[str]
+
+
+def capture(model: nn.Module, images: Tensor, layers: str | nn.Module | Sequence[str | nn.Module],
+            score: Callable[[Tensor], Tensor] | None = None) -> Captured:
+    """Run `images` (B, 3, H, W) once and return the activations of `layers`, and gradients if there is a `score`.
+
+    layers: names or modules. score: None, or a function of the output (B, C) that returns (B,), one number an image;
+    its sum is differentiated, which gives each image its own gradient because no layer mixes images in evaluation
+    mode. Activations and gradients have the precision in which the model computes.
+
+    The model comes back as it was, also after an error: hooks, training flags, `requires_grad` and `.grad`. It runs in
+    evaluation mode. Frozen models, callers under `torch.no_grad()` or `torch.inference_mode()`, and in-place
+    operations behind a layer are fine.
+
+    Raises ValueError for unsuitable images (see `check_images`), for a layer that does not exist, does not run, runs
+    more than once, returns no map (B, K, h, w), or does not influence the score.
+    """
+    # A caller's inference mode would forbid gradients; what is made from here on are ordinary tensors.
+    with torch.inference_mode(False), torch.set_grad_enabled(score is not None):
+        images = check_images(model, images).detach().clone()
+        if isinstance(layers, (str, nn.Module)):
+            layers = [layers]
+        modules = dict(layer(model, which) for which in layers)
+        if not modules:
+            raise ValueError("No layer was asked for: give at least one name.")
+        if score is not None:
+            _check_differentiable(model)
+            images.requires_grad_()         # carries the gradient where all parameters are frozen
+        # A second clone, because a network that starts with an in-place operation may not overwrite a leaf.
+        kept, output = _run(model, images.clone(), modules, track=score is not None)
+        gradients = {} if score is None else _gradients(kept, output, score)
+        return Captured({name: kept[name].detach() for name in modules}, gradients, output.detach(), list(modules))
+
+
+def _run(model: nn.Module, images: Tensor, modules: dict[str, nn.Module], track: bool) -> tuple[dict, Tensor]:
+    """One forward pass that keeps a clone of each layer's output; hooks are gone when it returns or raises."""
+    seen: dict[str, list] = {name: [] for name in modules}
+
+    def keeper(name: str) -> Callable:
+        def keep(module: nn.Module, args: tuple, output: object) -> Tensor | None:
+            if seen[name] or not isinstance(output, Tensor) or output.ndim != 4:
+                seen[name].append(output if isinstance(output, Tensor) else type(output).__name__)
+                return None
+            # Two clones. The first is ours: an in-place ReLU behind the layer would overwrite the output itself. The
+            # second goes on through the network, so that such a ReLU does not overwrite ours either.
+            with torch.set_grad_enabled(track):
+                own = output.clone()
+                if track and not own.requires_grad:
+                    own.requires_grad_()        # a part that runs without gradients inside the model ends here
+                seen[name].append(own)
+                return own.clone() if track else None
+        return keep
+
+    hooks = []
+    try:
+        for name, module in modules.items():
+            hooks.append(module.register_forward_hook(keeper(name)))
+        with frozen_eval(model):
+            output = forward(model, images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {name: _one_map(model, images, name, outputs) for name, outputs in seen.items()}, output
+
+
+def _one_map(model: nn.Module, images: Tensor, name: str, outputs: list) -> Tensor:
+    """The single map that a layer gave, or the sentence that says why there is none."""
+    if not outputs:
+        raise ValueError(f"Layer {name!r} does not run in a forward pass of this model in evaluation mode: "
+                         "choose one that does.")
+    if len(outputs) > 1:
+        raise ValueError(f"Layer {name!r} runs {len(outputs)} times in one forward pass, so its activations are not "
+                         "one map: choose a layer that runs once, such as the block around it.")
+    [output] = outputs
+    if not isinstance(output, Tensor) or output.ndim != 4 or output.shape[2] * output.shape[3] == 1:
+        what = f"a tensor of shape {tuple(output.shape)}" if isinstance(output, Tensor) else f"a {output}"
+        raise ValueError(f"Layer {name!r} returns {what} instead of a map (B, K, h, w) with more than one cell; "
+                         f"layers that have one: {', '.join(stage_layers(model, images.detach()))}.")
+    return output
+
+
+def _gradients(kept: dict[str, Tensor], output: Tensor, score: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+    scores = score(output)
+    if not isinstance(scores, Tensor) or scores.shape != output.shape[:1]:
+        got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+        raise ValueError(f"The score must be a tensor with one number for each of the {len(output)} images, "
+                         f"not {got}.")
+    found = [None] * len(kept)
+    if scores.requires_grad:
+        # autograd.grad instead of backward(): it writes to nobody's .grad.
+        found = torch.autograd.grad(scores.sum(), list(kept.values()), allow_unused=True)
+    for name, gradient in zip(kept, found, strict=True):
+        if gradient is None:
+            raise ValueError(f"Layer {name!r} does not influence the score through operations that can be "
+                             "differentiated: choose a layer on the way to the output.")
+    return dict(zip(kept, found, strict=True))
+
+
+def _check_differentiable(model: nn.Module) -> None:
+    if any(tensor.is_inference() for tensor in (*model.parameters(), *model.buffers())):
+        raise ValueError("The model was built under torch.inference_mode(), where gradients cannot be had: "
+                         "build or load it outside of that.")
