@@ -16,6 +16,10 @@ def main() -> None:
     if options.action == "train":
         from .train import train
         print(f"weights: {train(options.name, options.folder, options.seed)}")
+    else:
+        from .evaluate import publish
+        facts = publish(options.name, options.folder)
+        print(f"{options.name}: accuracy {facts['accuracy']:.2%}, both of two in the top 2 {facts['both_in_top_2']:.1%}")
 
 
 if __name__ == "__main__":

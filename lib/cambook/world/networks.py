@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models.resnet import Bottleneck, ResNet
 
 from .figures import CLASSES
@@ -10,7 +11,7 @@ NAMES = ("tiny_vgg", "tiny_resnet")
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)    # the world's colours are spread evenly, so no statistics are needed
 
 # Channels of each convolution, "M" for a max pooling: the rhythm of VGG16 (2, 2, 3, 3, 3 convolutions a stage).
-VGG_LAYOUT = (16, 16, "M", 32, 32, "M", 48, 48, 48, "M", 64, 64, 64, "M", 96, 96, 96, "M")
+VGG_LAYOUT = (8, 16, "M", 24, 24, "M", 32, 32, 32, "M", 64, 64, 64, "M", 96, 96, 96, "M")
 
 
 class TinyVGG(nn.Module):
@@ -18,17 +19,23 @@ class TinyVGG(nn.Module):
 
     Input (B, 3, H, W), normalised; output (B, 10) logits. At 128×128 the last convolution's map (`features.29`) is
     96×8×8. ReLUs work in place, as torchvision's do.
+
+    `batch_norm=True` puts a batch normalisation behind each convolution. It serves training only: `fold` absorbs it
+    into the convolutions afterwards, so that the network which readers meet is the plain VGG of the papers.
     """
 
-    def __init__(self, num_classes: int = len(CLASSES)):
+    def __init__(self, num_classes: int = len(CLASSES), batch_norm: bool = False):
         super().__init__()
         layers, channels = [], 3
         for entry in VGG_LAYOUT:
             if entry == "M":
                 layers.append(nn.MaxPool2d(2, 2))
-            else:
-                layers += [nn.Conv2d(channels, entry, 3, padding=1), nn.ReLU(inplace=True)]
-                channels = entry
+                continue
+            layers.append(nn.Conv2d(channels, entry, 3, padding=1))
+            if batch_norm:
+                layers.append(nn.BatchNorm2d(entry))
+            layers.append(nn.ReLU(inplace=True))
+            channels = entry
         self.features = nn.Sequential(*layers)
         self.avgpool = nn.AdaptiveAvgPool2d((4, 4))
         self.classifier = nn.Sequential(
@@ -36,14 +43,19 @@ class TinyVGG(nn.Module):
             nn.Linear(128, 128), nn.ReLU(inplace=True), nn.Dropout(0.2),
             nn.Linear(128, num_classes),
         )
-        for module in self.modules():         # no batch normalisation keeps the signal alive through 16 layers: this does
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-                nn.init.zeros_(module.bias)
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.avgpool(self.features(images))
         return self.classifier(torch.flatten(x, 1))
+
+
+def fold(trained: TinyVGG) -> TinyVGG:
+    """The plain `TinyVGG` that computes what `trained` (with batch normalisation, in eval mode) computes."""
+    plain, layers, folded = TinyVGG(), iter(trained.eval().features), []
+    for layer in layers:
+        folded.append(fuse_conv_bn_eval(layer, next(layers)) if isinstance(layer, nn.Conv2d) else layer)
+    plain.features, plain.classifier = nn.Sequential(*folded), trained.classifier
+    return plain.eval()
 
 
 class NarrowBottleneck(Bottleneck):
