@@ -1,0 +1,61 @@
+"""What every method returns, and the one way from a layer's weighted sum to a map of the picture's size."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """One heat map for each image of a batch, and how it came about.
+
+    map: (B, H, W) float32 in [0, 1], at the size of the images. Its largest value is exactly 1, unless `flat`.
+    raw: (B, h, w) float32, the signed weighted sum at the layer's resolution, before ReLU, upsampling and
+        normalising. Its magnitude is what the normalised map no longer tells.
+    layers: names of the layers that were looked at.
+    targets: (B,) int64, the explained class of each image; -1 where a callable was explained.
+    scores: (B,) float32, the explained score of each clean image.
+    forwards: how many images went through the network.
+    config: every choice made, defaults and the resolved layer included.
+    trace: intermediate tensors by name, when asked for with `trace=True`; else empty.
+    flat: (B,) bool, True where there is no evidence for the target: the map is then zero everywhere.
+    """
+
+    map: Tensor
+    raw: Tensor
+    layers: list[str]
+    targets: Tensor
+    scores: Tensor
+    forwards: int
+    config: dict
+    flat: Tensor
+    trace: dict[str, Tensor] = field(default_factory=dict, repr=False)
+
+    def numpy(self) -> np.ndarray:
+        """The maps as a float32 array (B, H, W)."""
+        return self.map.cpu().numpy()
+
+
+def to_map(raw: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """From a signed weighted sum to a map that can be laid over the picture.
+
+    raw: (B, h, w). size: (H, W) of the images.
+    Returns (map, flat): map = minmax(bilinear(ReLU(raw))) as (B, H, W) float32, bilinear with align_corners=False;
+    flat (B,) bool says which images have no evidence (nothing positive in raw, or the same value everywhere), and
+    their map is zero. The division is by the exact range, without an epsilon: an epsilon dims weak maps, and in half
+    precision it vanishes and leaves NaN.
+    """
+    # Brought to [0, 1] before the interpolation too: an interpolated constant is no longer exactly constant, and its
+    # rounding noise would be stretched into a map.
+    small = _minmax(raw.float().relu())
+    large = _minmax(F.interpolate(small[:, None], size, mode="bilinear", align_corners=False)[:, 0])
+    return large, large.amax((1, 2)) == 0
+
+
+def _minmax(maps: Tensor) -> Tensor:
+    low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
+    span = high - low
+    return (maps - low) / torch.where(span > 0, span, 1)

@@ -1,0 +1,107 @@
+"""What the methods of one layer begin and end with: look at the layer, and make an Explanation of what was seen."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .. import models
+from .. import targets as targets_
+from ..activations import capture, check_images
+from ..explanation import Explanation, to_map
+
+
+@dataclass(frozen=True)
+class Look:
+    """One layer during one clean pass: everything a method needs to compute its weights.
+
+    images: (B, C, H, W) in the network's precision; activations: (B, K, h, w) and gradients (the same, or None), in
+    float32 at least; targets: resolved; scores: (B,) float32, of the clean images; forwards: images run so far.
+    """
+
+    images: Tensor
+    layer: str
+    activations: Tensor
+    gradients: Tensor | None
+    output: Tensor
+    targets: targets_.Targets
+    scores: Tensor
+    forwards: int
+    config: dict
+
+    def explain(self, raw: Tensor, more_forwards: int = 0, trace: dict | None = None, **config) -> Explanation:
+        """The Explanation of the signed weighted sum raw (B, h, w); more_forwards and config add to what is known."""
+        if not raw.isfinite().all():
+            raise ValueError(
+                f"The activations or gradients of layer {self.layer!r} are not finite for {self.images.dtype}: "
+                "convert the network to float32 or bfloat16, or look for NaN in its weights."
+            )
+        raw = raw.float()
+        heat, flat = to_map(raw, self.images.shape[-2:])
+        return Explanation(
+            map=heat,
+            raw=raw,
+            layers=[self.layer],
+            targets=self.targets.indices,
+            scores=self.scores,
+            forwards=self.forwards + more_forwards,
+            config=self.config | config | {"relu": True, "upsampling": "bilinear", "normalise": "min-max"},
+            flat=flat,
+            trace=trace or {},
+        )
+
+
+def look(
+    method: str, model: nn.Module, images: Tensor, targets, layers, *, gradients: bool, kind: targets_.Kind = "logit"
+) -> Look:
+    """Run the images through the model once and keep what `layers` computes (and its gradients, if asked for).
+
+    layers: "auto" (`models.last_layer`, one more image through the network), a name, a module, or a list of one.
+    """
+    images = check_images(model, images)
+    forwards = len(images)
+    chosen = layers
+    if isinstance(layers, (list, tuple)):
+        if len(layers) != 1:
+            raise ValueError(f"{method} explains one layer, but {len(layers)} were given: call it once for each.")
+        chosen = layers[0]
+    if isinstance(chosen, str) and chosen == "auto":
+        chosen = models.last_layer(model, images)
+        forwards += 1
+    name, _ = models.layer(model, chosen)
+
+    seen = {}
+
+    def score(output: Tensor) -> Tensor:
+        seen["targets"] = targets_.resolve(targets, output)
+        seen["scores"] = seen["targets"].score(output, kind=kind)
+        return seen["scores"]
+
+    captured = capture(model, images, [name], score if gradients else None)
+    if not gradients:
+        score(captured.output)
+
+    precision = torch.promote_types(captured.activations[name].dtype, torch.float32)
+    return Look(
+        images=images,
+        layer=name,
+        activations=captured.activations[name].to(precision),
+        gradients=captured.gradients[name].to(precision) if gradients else None,
+        output=captured.output,
+        targets=seen["targets"],
+        scores=seen["scores"].detach().float(),
+        forwards=forwards,
+        config={
+            "method": method,
+            "layer": name,
+            "layers": layers if isinstance(layers, str) else name,
+            "targets": "top-1" if targets is None else "given",
+            "score": kind if isinstance(kind, str) else getattr(kind, "__name__", repr(kind)),
+        },
+    )
+
+
+def weighted_sum(weights: Tensor, activations: Tensor) -> Tensor:
+    """Σ_k w_k A_k for weights (B, K) and activations (B, K, h, w): (B, h, w)."""
+    # Not einsum: a caller's autocast would run that in half precision.
+    return (weights[:, :, None, None] * activations).sum(1)

@@ -1,0 +1,213 @@
+"""The one engine for masked forward passes: Score-CAM and every later method that asks the network uses it.
+
+A layer's K maps become K masks of the input's size, each mask is multiplied onto its image, and the network scores
+the result. All K masked images at once would be 1.2 GB for one picture and a ResNet-50, so masks exist only a chunk
+at a time, and no hook watches the passes.
+"""
+
+import os
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from . import targets as targets_
+from .models.running import check_images, forward, frozen_eval
+
+ORDERS = ("upsample_normalise", "normalise_upsample")
+
+# How much of the free memory "auto" may plan with; the network's weights and the caller's tensors are in it already.
+MEMORY_SHARE = 0.25
+# Planes of the input's size that one image is assumed to need inside the network: VGG16, the widest of the common
+# networks at full resolution, holds 64 in, 64 out and a workspace of about the same size.
+PLANES_INSIDE = 256
+# On CPUs larger chunks were slower (they leave the cache); on GPUs they bring little more, only memory.
+LARGEST_CHUNK = {"cpu": 16, "cuda": 256}
+# Memory that is assumed to be free where the system does not say.
+ASSUMED_FREE = 2 * 1024**3
+# A run that takes longer than this shows a progress bar.
+SECONDS_WITHOUT_BAR = 5
+
+
+@dataclass(frozen=True)
+class MaskedScores:
+    """What the network answered.
+
+    values: (B, K) float32, the score of image b under mask k; 0 where skipped.
+    skipped: (B, K) bool, masks that do not exist (a constant channel has no min-max) or gave no finite score.
+    forwards: how many images went through the network.
+    """
+
+    values: Tensor
+    skipped: Tensor
+    forwards: int
+
+
+def outputs(model: nn.Module, images: Tensor, *, chunk: int | str = "auto") -> Tensor:
+    """What the network says about plain images (B, C, H, W): (B, classes), without a gradient.
+
+    chunk: images a pass, or "auto" (see `masked_scores`). B images go through the network, in eval mode.
+    """
+    images = check_images(model, images)
+    with frozen_eval(model), torch.inference_mode():
+        answers = torch.cat([forward(model, part) for part in images.split(_chunk_size(chunk, images))])
+    return _ordinary(answers)
+
+
+def scores(
+    model: nn.Module, images: Tensor, targets=None, kind: targets_.Kind = "logit", *, chunk: int | str = "auto"
+) -> Tensor:
+    """The score of each plain image (B, C, H, W) for its target: (B,) float32.
+
+    targets: what `targets.resolve` takes, or an already resolved `Targets`. kind: "logit", "probability" (softmax
+    over the classes) or a callable, as in `Targets.score`. chunk: as in `masked_scores`.
+    """
+    answers = outputs(model, images, chunk=chunk)
+    return targets_.resolve(targets, answers).score(answers, kind=kind).float()
+
+
+def masked_scores(
+    model: nn.Module,
+    images: Tensor,
+    maps: Tensor,
+    targets=None,
+    *,
+    kind: targets_.Kind = "logit",
+    order: str = "upsample_normalise",
+    align_corners: bool = False,
+    chunk: int | str = "auto",
+    progress: bool | None = None,
+) -> MaskedScores:
+    """Score every image under every one of its masks.
+
+    images: (B, C, H, W), normalised. A masked image is `image * mask` in that normalised space, so what is masked
+        out becomes the mean colour, not black.
+    maps: (B, K, h, w), one mask each: brought to (H, W) bilinearly and to [0, 1] by its own minimum and maximum, in
+        float32 whatever the network's precision (in half precision a small range would vanish).
+    targets: a resolved `Targets`, or what `targets.resolve` takes; the latter costs one clean pass (B forwards).
+    kind: "logit", "probability" (softmax over the classes) or a callable, as in `Targets.score`.
+    order: "upsample_normalise" (Score-CAM's paper and official code) or "normalise_upsample" (torchcam). They differ
+        because bilinear interpolation may cut off a map's extremes.
+    align_corners: of the interpolation; False is torch's default, True is what the grad-cam package does.
+    chunk: masked images a pass; "auto" takes a quarter of the free memory at most, and halves itself when the device
+        runs out of memory. The result does not depend on it, beyond float rounding.
+    progress: True shows a bar on stderr, False none, None one that appears after 5 s (all three need tqdm).
+
+    Channels without a mask (constant, or with NaN or infinity) are skipped exactly: no forward pass, value 0. A
+    masked image whose score is not finite (an overflow in half precision) is marked skipped as well. Nothing is read
+    back from the device while it runs: only, before, whether the images are finite and which channels have a mask.
+
+    Raises ValueError for an unknown order or chunk, and for maps that do not belong to the images.
+    """
+    images = check_images(model, images)
+    if order not in ORDERS:
+        raise ValueError(f"The order is one of {', '.join(ORDERS)}, not {order!r}.")
+    if maps.ndim != 4 or len(maps) != len(images):
+        raise ValueError(f"The maps must be (B, K, h, w) for the {len(images)} images, but have shape {tuple(maps.shape)}.")
+    channels = maps.shape[1]
+    size = _chunk_size(chunk, images)
+    forwards = 0
+    if isinstance(targets, targets_.Targets):
+        targets = targets_.resolve(targets, images)    # checks their number
+    else:
+        targets = targets_.resolve(targets, outputs(model, images, chunk=chunk))
+        forwards = len(images)
+
+    with frozen_eval(model), torch.inference_mode():
+        maps = maps.to(images.device, torch.float32).flatten(0, 1)    # (B·K, h, w)
+        # Decided before upsampling: an interpolated constant is no longer exactly constant.
+        span = maps.amax((1, 2)) - maps.amin((1, 2))
+        live = torch.nonzero((span > 0) & span.isfinite()).squeeze(1)    # flat, b·K + k; read back once
+        if order == "normalise_upsample":
+            maps = _normalise(maps)
+
+        values = maps.new_zeros(len(maps))
+        skipped = torch.ones_like(values, dtype=torch.bool)
+        with _bar(len(live), progress) as bar:
+            start = 0
+            while start < len(live):
+                index = live[start : start + size]
+                rows = index // channels
+                try:
+                    masks = F.interpolate(
+                        maps[index, None], images.shape[-2:], mode="bilinear", align_corners=align_corners
+                    )
+                    if order == "upsample_normalise":
+                        masks = _normalise(masks)
+                    output = forward(model, masks.mul(images[rows]).to(images.dtype))
+                except torch.OutOfMemoryError:
+                    if chunk != "auto" or size == 1:
+                        raise
+                    size = size // 2
+                    continue
+                answer = targets.score(output, rows, kind).float()
+                values[index] = answer.nan_to_num(0, 0, 0)
+                skipped[index] = ~answer.isfinite()
+                start += len(index)
+                bar.update(len(index))
+
+    shape = len(images), channels
+    return MaskedScores(_ordinary(values).view(shape), _ordinary(skipped).view(shape), forwards + len(live))
+
+
+def _normalise(maps: Tensor) -> Tensor:
+    """Each map's own minimum to 0 and maximum to exactly 1; a constant map to 0."""
+    low, high = maps.amin((-2, -1), keepdim=True), maps.amax((-2, -1), keepdim=True)
+    span = high - low
+    return (maps - low) / torch.where(span > 0, span, 1)
+
+
+def _ordinary(tensor: Tensor) -> Tensor:
+    """A copy without the inference-mode mark, so that a caller may differentiate what is computed from it."""
+    return tensor.clone()
+
+
+def _chunk_size(chunk: int | str, images: Tensor) -> int:
+    if chunk == "auto":
+        per_image = (3 * images.shape[1] + PLANES_INSIDE) * images[0, 0].numel() * images.element_size()
+        affordable = int(_free_bytes(images.device) * MEMORY_SHARE / per_image)
+        return max(1, min(affordable, LARGEST_CHUNK.get(images.device.type, LARGEST_CHUNK["cpu"])))
+    if isinstance(chunk, int) and not isinstance(chunk, bool) and chunk > 0:
+        return chunk
+    raise ValueError(f'The chunk is a positive number of images, or "auto", not {chunk!r}.')
+
+
+def _free_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        # What torch's allocator has reserved and not given out is free for us, though the driver counts it as used.
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused
+    try:
+        with open("/proc/meminfo") as lines:
+            for line in lines:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    try:    # macOS says only how much there is; a quarter of it is a cautious guess at what is free
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
+    except (AttributeError, OSError, ValueError):
+        return ASSUMED_FREE
+
+
+class _NoBar:
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def update(self, _):
+        pass
+
+
+def _bar(total: int, progress: bool | None):
+    if progress is False:
+        return _NoBar()
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return _NoBar()
+    delay = 0 if progress else SECONDS_WITHOUT_BAR
+    return tqdm(total=total, desc="masked images", unit=" images", delay=delay, mininterval=0.5, leave=bool(progress))
