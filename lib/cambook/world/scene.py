@@ -67,27 +67,32 @@ class _Pose:
     cos: float
     sin: float
     mirror: float
+    stretch: float
     shift_u: float
     shift_v: float
 
     def local(self, x: Array, y: Array) -> tuple[Array, Array]:
         """Pixel offsets from the object's centre -> the figure's own coordinates."""
-        u = (x * self.cos + y * self.sin) / self.scale * self.mirror + self.shift_u
-        v = (y * self.cos - x * self.sin) / self.scale + self.shift_v
+        u = (x * self.cos + y * self.sin) / (self.scale * self.stretch) * self.mirror + self.shift_u
+        v = (y * self.cos - x * self.sin) / self.scale * self.stretch + self.shift_v
         return u, v
 
 
 def _pose(name: str, area: float, dice: Dice) -> _Pose:
-    """A random rotation (within ±39°) and reflection, scaled so that the figure covers `area` of the picture."""
+    """A random rotation (within ±60°), reflection and stretch, scaled so that the figure covers `area` of the picture.
+
+    Without the stretch the box alone would tell a long fish from a round cat.
+    """
     unit, shift_u, shift_v = _EXTENTS[name]
-    t = dice.between(-.35, .35)
+    t = dice.between(-.58, .58)
     return _Pose(scale=(area * SIZE * SIZE / unit) ** .5, cos=(1 - t * t) / (1 + t * t), sin=2 * t / (1 + t * t),
-                 mirror=1. if dice.below(2) else -1., shift_u=shift_u, shift_v=shift_v)
+                 mirror=1. if dice.below(2) else -1., stretch=dice.between(.75, 1.33),
+                 shift_u=shift_u, shift_v=shift_v)
 
 
 def _reach(name: str, pose: _Pose) -> tuple[float, float, float, float]:
     """How far the posed figure extends left, up, right and down of its centre, in pixels."""
-    half = int(1.6 * pose.scale) + 2
+    half = int(1.9 * pose.scale) + 2
     y, x = (grid.astype(np.float32) for grid in np.mgrid[-half:half + 1:2, -half:half + 1:2])
     inside = union(*(distance for _, _, distance in FIGURES[name](*pose.local(x, y)))) <= 0
     return (float(-x[inside].min()) + 2, float(-y[inside].min()) + 2,
@@ -95,7 +100,7 @@ def _reach(name: str, pose: _Pose) -> tuple[float, float, float, float]:
 
 
 def _areas(count: int, dice: Dice) -> list[float]:
-    """Areas of the objects, spread evenly on a logarithmic scale, so that small objects are as common as large."""
+    """Areas of the objects within the bounds; small objects are the more common ones, else the centre is hit too often."""
     largest = min(MAX_AREA, MAX_COVER - MIN_AREA * (count - 1))
     areas = []
     for left in range(count - 1, -1, -1):

@@ -25,7 +25,7 @@ SCENES, TWO_CLASS = 20_000, 0.3      # scenes in the training set, and the share
 BATCH = 64
 
 # (epochs, side of the pictures in pixels): small pictures teach shapes cheaply, full size finishes.
-STAGES = {"tiny_vgg": ((6, 64), (3, 96), (2, 128)), "tiny_resnet": ((6, 64), (3, 96), (3, 128))}
+STAGES = {"tiny_vgg": ((6, 64), (3, 96), (2, 128)), "tiny_resnet": ((5, 64), (3, 96), (2, 128))}
 LEARNING_RATE = {"tiny_vgg": 1e-3, "tiny_resnet": 2e-3}
 
 
@@ -87,6 +87,8 @@ def train(name: str, folder: Path, seed: int = 0) -> Path:
     checkpoint, seconds, first = folder / f"{name}.checkpoint", 0., 0
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
+        if (state["seed"], state["sizes"]) != (seed, sizes):
+            raise ValueError(f"{checkpoint} was written with another seed or plan: delete it, or choose another folder.")
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
         schedule.load_state_dict(state["schedule"])
@@ -112,7 +114,8 @@ def train(name: str, folder: Path, seed: int = 0) -> Path:
         seconds += time.perf_counter() - begin
         part = checkpoint.with_suffix(".part")
         torch.save({"model": model.state_dict(), "optimiser": optimiser.state_dict(), "schedule": schedule.state_dict(),
-                    "generator": generator.get_state(), "epoch": epoch + 1, "seconds": seconds}, part)
+                    "generator": generator.get_state(), "epoch": epoch + 1, "seconds": seconds,
+                    "seed": seed, "sizes": sizes}, part)
         part.replace(checkpoint)
 
     if name == "tiny_vgg":
