@@ -28,7 +28,7 @@ import papermill
 from nbconvert import HTMLExporter
 from nbformat import NotebookNode
 
-from common import KERNEL, KERNEL_ARGUMENTS, NOTEBOOKS, ROOT, WIDGET_VIEW, chosen, drop_widget_state, outputs
+from notebook_files import KERNEL, KERNEL_ARGUMENTS, NOTEBOOKS, ROOT, WIDGET_VIEW, chosen, drop_widget_state, outputs
 
 BUILD = ROOT / "build"
 STILL = ('<p class="still">Here the notebook is interactive: <code>make lab</code> opens it with its controls. '

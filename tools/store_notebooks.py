@@ -20,7 +20,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 
-from common import KERNEL, KERNEL_ARGUMENTS, ROOT, chosen, drop_widget_state, outputs
+from notebook_files import KERNEL, KERNEL_ARGUMENTS, ROOT, chosen, drop_widget_state, outputs
 
 LIMIT = 1_000_000  # bytes: larger files load slowly and are not shown on GitHub
 
