@@ -14,10 +14,11 @@ __all__ = ["Captured", "capture", "check_images", "frozen_eval"]
 
 @dataclass(frozen=True)
 class Captured:
-    """What one forward pass (and, with a score, one backward pass) of B images showed; all tensors are detached.
+    """What one pass of B images showed; all tensors are detached.
 
-    activations: layer name -> (B, K, h, w); gradients: the same shapes, empty without a score, the derivative of each
-    image's score by its activations; output (B, C); layers: the names, in the order asked for.
+    activations: layer name -> (B, K, h, w); gradients: the same shapes, empty without a score, the
+    derivative of each image's score by its activations; output (B, C); layers: the names, in the order
+    asked for.
     """
 
     activations: dict[str, Tensor]
@@ -28,18 +29,19 @@ class Captured:
 
 def capture(model: nn.Module, images: Tensor, layers: str | nn.Module | Sequence[str | nn.Module],
             score: Callable[[Tensor], Tensor] | None = None) -> Captured:
-    """Run `images` (B, 3, H, W) once and return the activations of `layers`, and gradients if there is a `score`.
+    """Activations of `layers` in one forward pass, and the gradients of a `score` there.
 
-    layers: names or modules. score: None, or a function of the output (B, C) that returns (B,), one number an image;
-    its sum is differentiated, which gives each image its own gradient because no layer mixes images in evaluation
-    mode. Activations and gradients have the precision in which the model computes.
+    images: (B, 3, H, W), normalised; they go through the network once.
+    layers: names or modules. score: None, or a function of the output (B, C) that returns (B,), one number
+    an image; its sum is differentiated, which gives each image its own gradient because no layer mixes
+    images in evaluation mode. Activations and gradients have the precision in which the model computes.
 
-    The model comes back as it was, also after an error: hooks, training flags, `requires_grad` and `.grad`. It runs in
-    evaluation mode. Frozen models, callers under `torch.no_grad()` or `torch.inference_mode()`, and in-place
-    operations behind a layer are fine.
+    The model comes back as it was, also after an error: hooks, training flags, `requires_grad` and `.grad`.
+    It runs in evaluation mode. Frozen models, callers under `torch.no_grad()` or `torch.inference_mode()`,
+    and in-place operations behind a layer are fine.
 
-    Raises ValueError for unsuitable images (see `check_images`), for a layer that does not exist, does not run, runs
-    more than once, returns no map (B, K, h, w), or does not influence the score.
+    Raises ValueError for unsuitable images (see `check_images`), for a layer that does not exist, does not
+    run, runs more than once, returns no map (B, K, h, w), or does not influence the score.
     """
     # A caller's inference mode would forbid gradients; what is made from here on are ordinary tensors.
     with torch.inference_mode(False), torch.set_grad_enabled(score is not None):
@@ -52,14 +54,18 @@ def capture(model: nn.Module, images: Tensor, layers: str | nn.Module | Sequence
         if score is not None:
             _check_differentiable(model)
             images.requires_grad_()         # carries the gradient where all parameters are frozen
-        # A second clone, because a network that starts with an in-place operation may not overwrite a leaf.
-        kept, output = _run(model, images.clone(), modules, track=score is not None)
-        gradients = {} if score is None else _gradients(kept, output, score)
-        return Captured({name: kept[name].detach() for name in modules}, gradients, output.detach(), list(modules))
+        # Evaluation mode lasts until after the backward pass: networks that save memory run parts of it
+        # again there.
+        with frozen_eval(model):
+            # A second clone: a network that starts with an in-place operation may not overwrite a leaf.
+            kept, output = _run(model, images.clone(), modules, track=score is not None)
+            gradients = {} if score is None else _gradients(kept, output, score)
+        activations = {name: kept[name].detach() for name in modules}
+        return Captured(activations, gradients, output.detach(), list(modules))
 
 
 def _run(model: nn.Module, images: Tensor, modules: dict[str, nn.Module], track: bool) -> tuple[dict, Tensor]:
-    """One forward pass that keeps a clone of each layer's output; hooks are gone when it returns or raises."""
+    """One forward pass that keeps a clone of each layer's output; no hook outlives it."""
     seen: dict[str, list] = {name: [] for name in modules}
 
     def keeper(name: str) -> Callable:
@@ -67,12 +73,12 @@ def _run(model: nn.Module, images: Tensor, modules: dict[str, nn.Module], track:
             if seen[name] or not isinstance(output, Tensor) or output.ndim != 4:
                 seen[name].append(output if isinstance(output, Tensor) else type(output).__name__)
                 return None
-            # Two clones. The first is ours: an in-place ReLU behind the layer would overwrite the output itself. The
-            # second goes on through the network, so that such a ReLU does not overwrite ours either.
+            # Two clones. The first is ours: an in-place ReLU behind the layer would overwrite the output
+            # itself. The second goes on through the network, so that such a ReLU leaves ours alone.
             with torch.set_grad_enabled(track):
                 own = output.clone()
                 if track and not own.requires_grad:
-                    own.requires_grad_()        # a part that runs without gradients inside the model ends here
+                    own.requires_grad_()        # a part of the model that runs without gradients ends here
                 seen[name].append(own)
                 return own.clone() if track else None
         return keep
@@ -81,12 +87,15 @@ def _run(model: nn.Module, images: Tensor, modules: dict[str, nn.Module], track:
     try:
         for name, module in modules.items():
             hooks.append(module.register_forward_hook(keeper(name)))
-        with frozen_eval(model):
-            output = forward(model, images)
+        output = forward(model, images)
     finally:
         for hook in hooks:
             hook.remove()
-    return {name: _one_map(model, images, name, outputs) for name, outputs in seen.items()}, output
+    kept = {name: _one_map(model, images, name, outputs) for name, outputs in seen.items()}
+    if output.isnan().any():
+        raise ValueError("The model answers with NaN: check its weights, or run it in float32 if it is in "
+                         "half precision.")
+    return kept, output
 
 
 def _one_map(model: nn.Module, images: Tensor, name: str, outputs: list) -> Tensor:
@@ -95,17 +104,18 @@ def _one_map(model: nn.Module, images: Tensor, name: str, outputs: list) -> Tens
         raise ValueError(f"Layer {name!r} does not run in a forward pass of this model in evaluation mode: "
                          "choose one that does.")
     if len(outputs) > 1:
-        raise ValueError(f"Layer {name!r} runs {len(outputs)} times in one forward pass, so its activations are not "
-                         "one map: choose a layer that runs once, such as the block around it.")
+        raise ValueError(f"Layer {name!r} runs {len(outputs)} times in one forward pass, so its activations "
+                         "are not one map: choose a layer that runs once, such as the block around it.")
     [output] = outputs
     if not isinstance(output, Tensor) or output.ndim != 4 or output.shape[2] * output.shape[3] == 1:
         what = f"a tensor of shape {tuple(output.shape)}" if isinstance(output, Tensor) else f"a {output}"
-        raise ValueError(f"Layer {name!r} returns {what} instead of a map (B, K, h, w) with more than one cell; "
-                         f"layers that have one: {', '.join(stage_layers(model, images.detach()))}.")
+        raise ValueError(f"Layer {name!r} returns {what} instead of a map (B, K, h, w) with more than one "
+                         f"cell; layers that have one: {', '.join(stage_layers(model, images.detach()))}.")
     return output
 
 
-def _gradients(kept: dict[str, Tensor], output: Tensor, score: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+def _gradients(kept: dict[str, Tensor], output: Tensor,
+               score: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
     scores = score(output)
     if not isinstance(scores, Tensor) or scores.shape != output.shape[:1]:
         got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__

@@ -10,7 +10,7 @@ from torch.nn.modules import dropout, pooling
 
 from .running import check_images, check_model, forward, frozen_eval
 
-SAME_SCALE = 1.4    # a side that shrinks no more than this (unpadded convolutions do) is still the same resolution
+SAME_SCALE = 1.4    # a side that shrinks no more (unpadded convolutions do) has still the same resolution
 ONE_STEP = 2.5      # a module that shrinks by more holds several resolutions, so its parts are looked at
 
 # These only gather, drop or pass on what the layer before them found.
@@ -20,8 +20,8 @@ PASSIVE = tuple(getattr(kind, name) for kind in (pooling, dropout) for name in k
 def layer(net: nn.Module, which: str | nn.Module) -> tuple[str, nn.Module]:
     """Name and module of a layer that is given by either.
 
-    Raises ValueError for a name that does not exist (the sentence lists near ones) and for a module that is not part
-    of the network, TypeError for anything else.
+    Raises ValueError for a name that does not exist (the sentence lists near ones) and for a module that is
+    not part of the network, TypeError for anything else.
     """
     check_model(net)
     modules = {name: module for name, module in net.named_modules(remove_duplicate=False) if name}
@@ -29,8 +29,8 @@ def layer(net: nn.Module, which: str | nn.Module) -> tuple[str, nn.Module]:
         for name, module in modules.items():
             if module is which:
                 return name, module
-        raise ValueError(f"This {type(which).__name__} is not a layer of the model: take the layer from the model "
-                         "itself, or give its name.")
+        raise ValueError(f"This {type(which).__name__} is not a layer of the model: take the layer from the "
+                         "model itself, or give its name.")
     if not isinstance(which, str):
         raise TypeError(f"A layer is given by its name or as a module, not as {type(which).__name__}.")
     if which in modules:
@@ -42,8 +42,8 @@ def layer(net: nn.Module, which: str | nn.Module) -> tuple[str, nn.Module]:
 def last_layer(net: nn.Module, images: Tensor) -> str:
     """Name of the last building block whose output has spatial extent: what "auto" means.
 
-    `images` (B, 3, H, W): the first one goes through the network once, at its own size. Raises ValueError where
-    no layer has a map, and for networks that go on with token sequences.
+    `images` (B, 3, H, W): the first one goes through the network once, at its own size. Raises ValueError
+    where no layer has a map, and for networks that go on with token sequences.
     """
     return stage_layers(net, images)[-1]
 
@@ -51,14 +51,16 @@ def last_layer(net: nn.Module, images: Tensor) -> str:
 def stage_layers(net: nn.Module, images: Tensor) -> list[str]:
     """Names of the layers before each change of resolution, shallow to deep; the last one is `last_layer`.
 
-    For VGG16 these are the last ReLUs of the five stages (features.3, 8, 15, 22, 29), for a ResNet the first ReLU
-    and the last block of each stage. (The list that Poly-CAM's authors use; the rule for other networks is our
-    reading.) Found by watching one forward pass of `images[:1]`, so it holds for images of that size.
+    For VGG16 these are the last ReLUs of the five stages (features.3, 8, 15, 22, 29), for a ResNet the
+    first ReLU and the last block of each stage. (The list that Poly-CAM's authors use; the rule for other
+    networks is our reading.) Found by watching one forward pass of `images[:1]`, so it holds for images of
+    that size.
 
-    The rule: follow the building blocks in the order in which they run. A block is what one reaches from the root
-    by opening Sequentials and every module that shrinks its input by more than ×2.5. Blocks count if they ran once,
-    return (B, K, h, w) with more than one cell, and are no pooling, dropout or identity; a convolution that gives
-    one map a class at the very end is the head and does not count. Of each resolution the last block is taken.
+    The rule: follow the building blocks in the order in which they run. A block is what one reaches from
+    the root by opening Sequentials and every module that shrinks its input by more than ×2.5. Blocks count
+    if they ran once, return (B, K, h, w) with more than one cell, and are no pooling, dropout or identity;
+    a convolution that gives one map a class at the very end is the head and does not count. Of each
+    resolution the last block is taken.
     """
     stages: list[_Call] = []
     for unit in _units(net, images):
@@ -79,7 +81,7 @@ class _Call:
 
 
 def _watch(net: nn.Module, images: Tensor) -> tuple[list[_Call], tuple[int, ...]]:
-    """All modules of the network in the order in which they finish a forward pass, and the shape of its output."""
+    """All modules in the order in which they finish a forward pass, and the shape of the network's output."""
     names = {module: name for name, module in net.named_modules()}
     calls: list[_Call] = []
 
@@ -111,11 +113,12 @@ def _units(net: nn.Module, images: Tensor) -> list[_Call]:
     maps = [call for call in units if runs[call.module] == 1 and _is_map(call.output)
             and not isinstance(call.module, PASSIVE)]
     if not maps:
-        raise ValueError(f"No layer of this {type(net).__name__} returns a map (B, K, h, w) with more than one cell "
-                         f"for images of {images.shape[-2]}×{images.shape[-1]} pixels: class activation maps need one.")
+        raise ValueError(f"No layer of this {type(net).__name__} returns a map (B, K, h, w) with more than "
+                         f"one cell for images of {images.shape[-2]}×{images.shape[-1]} pixels: class "
+                         "activation maps need one.")
     if any(len(call.output or ()) == 3 for call in units[units.index(maps[-1]):]):
-        raise ValueError(f"This {type(net).__name__} turns its maps into sequences of tokens, so no layer can be "
-                         "chosen automatically: name one.")
+        raise ValueError(f"This {type(net).__name__} turns its maps into sequences of tokens, so no layer "
+                         "can be chosen automatically: name one.")
     return maps
 
 

@@ -28,7 +28,8 @@ def open_photo(path: str | Path) -> Image.Image:
         with Image.open(path) as image:
             return _rgb(image)
     except UnidentifiedImageError:
-        raise ValueError(f"{path} is not a picture in a format that Pillow knows: convert it to JPEG or PNG.") from None
+        raise ValueError(f"{path} is not a picture in a format that Pillow knows: convert it to JPEG or "
+                         "PNG.") from None
     except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         raise ValueError(f"The picture {path} cannot be read ({error}): it seems to be damaged, "
                          "so fetch it again.") from error
@@ -37,7 +38,8 @@ def open_photo(path: str | Path) -> Image.Image:
 def _rgb(image: Image.Image) -> Image.Image:
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):          # 16 bits of grey, which Pillow would clip to white
-        image = Image.fromarray((np.asarray(image).astype(np.float64) / 257).round().clip(0, 255).astype(np.uint8))
+        grey = np.asarray(image).astype(np.float64) / 257
+        image = Image.fromarray(grey.round().clip(0, 255).astype(np.uint8))
     elif image.mode == "F":
         raise ValueError("A picture of floating-point values has no fixed white: save it with 8 or 16 bits.")
     if image.has_transparency_data:
@@ -62,10 +64,10 @@ class _Frame:
 class Preprocessing:
     """What a network was trained to see. Calling it turns a photo into an input tensor.
 
-    mean, std: of each channel, for values in [0, 1]; one number stands for three equal ones. resize: length in pixels
-    to which the shorter side is brought (None: as it is). crop: side of the square cut from the centre (None: all of
-    it). interpolation: "bilinear" (the default, as in most of torchvision), "bicubic" or "nearest". The arithmetic is
-    torchvision's, so that its published accuracies hold.
+    mean, std: of each channel, for values in [0, 1]; one number stands for three equal ones. resize: length
+    in pixels to which the shorter side is brought (None: as it is). crop: side of the square cut from the
+    centre (None: all of it). interpolation: "bilinear" (the default, as in most of torchvision), "bicubic"
+    or "nearest". The arithmetic is torchvision's, so that its published accuracies hold.
     """
 
     mean: tuple[float, float, float]
@@ -84,15 +86,18 @@ class Preprocessing:
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise ValueError(f"{field} is a number of pixels or None, not {value!r}.")
         if self.resize is not None and self.crop is not None and self.crop > self.resize:
-            raise ValueError(f"A crop of {self.crop} pixels does not fit into a picture resized to {self.resize}: "
-                             "make crop the smaller one.")
+            raise ValueError(f"A crop of {self.crop} pixels does not fit into a picture resized to "
+                             f"{self.resize}: make crop the smaller one.")
         if self.interpolation not in INTERPOLATIONS:
-            raise ValueError(f"interpolation must be one of {', '.join(INTERPOLATIONS)}, not {self.interpolation!r}.")
+            raise ValueError(f"interpolation must be one of {', '.join(INTERPOLATIONS)}, not "
+                             f"{self.interpolation!r}.")
 
     def __call__(self, photo: Photo) -> Tensor:
-        """Input tensor (1, 3, H, W), float32, normalised, of a path, PIL image, or uint8 array (H, W, 3) or (H, W).
+        """The photo as a normalised float32 tensor (1, 3, H, W).
 
-        Grey, transparent, palette and CMYK pictures become RGB; a rotation noted by the camera is carried out.
+        photo: a path, a PIL image, or a uint8 array (H, W, 3) or (H, W).
+        Grey, transparent, palette and CMYK pictures become RGB; a rotation noted by the camera is carried
+        out.
         Raises FileNotFoundError, ValueError or TypeError with a sentence for anything else.
         """
         image = _image(photo)
@@ -113,7 +118,7 @@ class Preprocessing:
         return (values - mean) / std
 
     def photo(self, images: Tensor) -> np.ndarray:
-        """Input tensor (B, 3, H, W) or (3, H, W) -> pixels, uint8 (B, H, W, 3) or (H, W, 3), clipped to 0 … 255."""
+        """Input tensor (B, 3, H, W) or (3, H, W) -> uint8 pixels (B, H, W, 3) or (H, W, 3), clipped."""
         self._check(images)
         values = images.detach().to("cpu", torch.float32)
         mean, std = self._columns(values)
@@ -124,8 +129,8 @@ class Preprocessing:
             ) -> tuple[float, float, float, float]:
         """A box (x0, y0, x1, y1) in a picture of `width`×`height` pixels -> the same box in the input tensor.
 
-        Edges, not pixel centres, are counted: (0, 0, width, height) is the whole picture. What lies outside the crop is
-        cut off, so a box without any area left has x0 == x1 or y0 == y1.
+        Edges, not pixel centres, are counted: (0, 0, width, height) is the whole picture. What lies outside
+        the crop is cut off, so a box without any area left has x0 == x1 or y0 == y1.
         """
         x0, y0, x1, y1 = box
         if x0 > x1 or y0 > y1:
@@ -141,9 +146,10 @@ class Preprocessing:
         return across(x0), down(y0), across(x1), down(y1)
 
     def _frame(self, width: int, height: int) -> _Frame:
+        if min(width, height) < 1:
+            raise ValueError(f"A picture of {width}×{height} has no pixels.")
         if self.resize is not None:
-            short, long = min(width, height), int(self.resize * max(width, height) / min(width, height))
-            del short
+            long = int(self.resize * max(width, height) / min(width, height))
             width, height = (self.resize, long) if width <= height else (long, self.resize)
         if self.crop is None:
             return _Frame(width, height, 0, 0, width, height)
@@ -163,7 +169,8 @@ class Preprocessing:
             kind = str(values.dtype) if isinstance(values, Tensor) else type(values).__name__
             raise TypeError(f"This takes a float tensor (B, 3, H, W) or (3, H, W), not {kind}.")
         if values.ndim not in (3, 4) or values.shape[-3] != 3:
-            raise ValueError(f"This takes a tensor (B, 3, H, W) or (3, H, W), not one of shape {tuple(values.shape)}.")
+            raise ValueError("This takes a tensor (B, 3, H, W) or (3, H, W), not one of shape "
+                             f"{tuple(values.shape)}.")
 
 
 def _three(field: str, value: float | tuple) -> tuple[float, float, float]:
@@ -179,7 +186,8 @@ def _image(photo: Photo) -> Image.Image:
     if isinstance(photo, Image.Image):
         return _rgb(photo)
     if not isinstance(photo, np.ndarray):
-        raise TypeError(f"A photo is a path, a PIL image or a uint8 array (H, W, 3), not {type(photo).__name__}.")
+        raise TypeError("A photo is a path, a PIL image or a uint8 array (H, W, 3), not "
+                        f"{type(photo).__name__}.")
     if photo.dtype != np.uint8:
         raise TypeError(f"An array of pixels must be uint8 (0 … 255), not {photo.dtype}.")
     if photo.size == 0 or not (photo.ndim == 2 or (photo.ndim == 3 and photo.shape[2] == 3)):
