@@ -7,6 +7,7 @@ import json
 import re
 from http.client import HTTPException
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from torch import Tensor, nn
@@ -129,7 +130,7 @@ def _torchvision(name: str, weights: object) -> tuple[nn.Module, Preprocessing, 
 
     names = torchvision.models.list_models(module=torchvision.models)
     if name not in names:
-        near = difflib.get_close_matches(name, [*EMBEDDED, *names], n=4, cutoff=0.4) or EMBEDDED
+        near = difflib.get_close_matches(name.lower(), [*EMBEDDED, *names], n=4, cutoff=0.4) or EMBEDDED
         raise ValueError(f"There is no network called {name!r}; near names are: {', '.join(near)}.")
     sets = torchvision.models.get_model_weights(name)
     if weights is None:
@@ -144,9 +145,13 @@ def _torchvision(name: str, weights: object) -> tuple[nn.Module, Preprocessing, 
             raise ValueError(f"weights={str(weights)!r} is neither a file nor one of torchvision's sets for "
                              f"{name}: {', '.join(sets.__members__)}.")
         net = _from_file(name, path)
-        # Of a file that is not torchvision's own, the preprocessing of the original paper is the best guess.
-        chosen = next((known for known in sets if known.url.endswith("/" + path.name)), next(iter(sets)))
+        chosen = _set_of(sets, path)
     return net, _published(chosen), chosen.meta["categories"] or _numbered(net)
+
+
+def _set_of(sets: type, path: Path) -> object:
+    """The set of torchvision's weights that a file seems to be; the first, most conventional one if in doubt."""
+    return next((known for known in sets if known.url.endswith("/" + path.name)), next(iter(sets)))
 
 
 def _path(weights: object) -> Path:
@@ -164,20 +169,21 @@ def _published(weights: object) -> Preprocessing:
 
 
 def _download(name: str, weights: object) -> nn.Module:
+    """The network with torchvision's weights, from its store on this machine or from the internet."""
     import torchvision
 
     try:
         return torchvision.models.get_model(name, weights=weights)
-    except (OSError, HTTPException) as error:       # URLError is an OSError
-        reason = getattr(error, "reason", error)
+    except (OSError, HTTPException, RuntimeError, EOFError, UnpicklingError) as error:
+        # Torch keeps a file only after it arrived whole, so a file that is there was damaged later.
+        stored = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
+        if stored.exists():
+            raise ValueError(f"The stored weights {stored} are damaged ({_first_line(error)}): delete the file, so "
+                             "that it is downloaded again, or give another one with weights=PATH.") from error
+        reason = getattr(error, "reason", None) or _first_line(error)
         raise FileNotFoundError(f"The weights of {name} could not be downloaded ({reason}): fetch "
                                 f"{weights.url} on another machine and give the file with "
                                 "weights=PATH.") from error
-    except RuntimeError as error:
-        if "invalid hash" not in str(error):
-            raise
-        raise ValueError(f"The download of {weights.url} was damaged on its way: try again, or give a local "
-                         "file with weights=PATH.") from error
 
 
 def _from_file(name: str, path: Path) -> nn.Module:
@@ -216,9 +222,8 @@ def _read(path: Path) -> dict[str, Tensor]:
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:      # the readers raise many types, from EOFError to UnpicklingError
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(f"{path} cannot be read as a state dict, so it is damaged or something else "
-                         f"({reason}): fetch it again, or save net.state_dict().") from error
+                         f"({_first_line(error)}): fetch it again, or save net.state_dict().") from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         keys = f" with {', '.join(map(repr, list(state)[:4]))}" if isinstance(state, dict) else ""
         raise ValueError(f"{path} holds a {type(state).__name__}{keys} instead of a state dict: save net.state_dict() alone.")
@@ -237,6 +242,10 @@ def _fit(net: nn.Module, name: str, state: dict[str, Tensor], path: Path) -> Non
     if problems:
         raise ValueError(f"The weights in {path} do not fit {name} ({'; '.join(problems)}): give those of "
                          "this network; a changed network is built by yourself and passed as a module.")
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _sha256(path: Path) -> str:
