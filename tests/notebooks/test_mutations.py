@@ -1,0 +1,108 @@
+"""A check that never fails proves nothing: break one formula in a copy of each notebook, and see its check fail.
+
+Authors: add entries for your notebook to MUTATIONS. `old` must occur exactly once in the notebook's code.
+"""
+
+from dataclasses import dataclass
+
+import pytest
+from book import FOLDER, KERNEL, NOTEBOOKS, check_names, code_cells, read
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from nbformat.v4 import new_code_cell, new_notebook
+
+
+@dataclass(frozen=True)
+class Mutation:
+    old: str  # the piece of a formula to break, as it stands in one code cell
+    new: str  # what replaces it
+    caught_by: str  # how the name of the check begins that must fail, for example "eq. 1.3"
+
+
+MUTATIONS: dict[str, list[Mutation]] = {
+    # "01_cam_and_grad_cam": [Mutation("grads.mean((2, 3))", "grads.sum((2, 3))", "eq. 1.3")],
+}
+
+
+def broken(nb, mutation: Mutation):
+    """A copy of the notebook with the mutation, cut off after the check that must catch it."""
+    if mutation.old == mutation.new or sum(cell.source.count(mutation.old) for cell in code_cells(nb)) != 1:
+        raise ValueError(f"{mutation.old!r} must occur once in the notebook's code, and be changed: the entry is stale.")
+    catching = [
+        index
+        for index, cell in enumerate(nb.cells)
+        if cell.cell_type == "code" and any(name.startswith(mutation.caught_by) for name in check_names(cell))
+    ]
+    if not catching:
+        raise ValueError(f"no check is named {mutation.caught_by!r}: the entry is stale.")
+    sources = [cell.source for cell in nb.cells[: catching[-1] + 1] if cell.cell_type == "code"]
+    return new_notebook(cells=[new_code_cell(source.replace(mutation.old, mutation.new)) for source in sources])
+
+
+def failure(nb) -> str:
+    """Run a notebook; how it failed, or an empty string."""
+    client = NotebookClient(nb, kernel_name=KERNEL, timeout=600, resources={"metadata": {"path": str(FOLDER)}})
+    try:
+        client.execute()
+    except CellExecutionError as error:
+        return f"{error.ename}: {error.evalue}"
+    return ""
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_each_notebook_has_a_mutation(path):
+    assert MUTATIONS.get(path.stem), f"add an entry for {path.stem} to MUTATIONS in {__file__}"
+
+
+def test_no_entry_outlives_its_notebook():
+    assert set(MUTATIONS) <= {path.stem for path in NOTEBOOKS}
+
+
+class Mutated:
+    """The mutations of one notebook; pytest collects a subclass for each, below, so that two workers share them."""
+
+    path = None
+
+    def test_a_broken_formula_is_caught(self, number):
+        mutation = MUTATIONS[self.path.stem][number]
+        assert failure(broken(read(self.path), mutation)).startswith(f"AssertionError: FAIL {mutation.caught_by}")
+
+
+def pytest_generate_tests(metafunc):
+    if "number" in metafunc.fixturenames:
+        metafunc.parametrize("number", range(len(MUTATIONS[metafunc.cls.path.stem])))
+
+
+for _path in NOTEBOOKS:
+    if _path.stem in MUTATIONS:
+        _name = f"Test_{_path.stem}"
+        globals()[_name] = type(_name, (Mutated,), {"path": _path})
+
+
+# ---- the mechanism itself ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def small():
+    return new_notebook(
+        cells=[
+            new_code_cell("from cambook.check import check"),
+            new_code_cell("total = 2 + 3"),
+            new_code_cell('check("eq. 9.1: a sum", total, 5)'),
+            new_code_cell("raise RuntimeError('after the check: must not be reached')"),
+        ]
+    )
+
+
+def test_a_broken_formula_fails_and_an_equivalent_one_does_not(small):
+    assert failure(broken(small, Mutation("2 + 3", "2 * 3", "eq. 9.1"))).startswith("AssertionError: FAIL eq. 9.1: a sum")
+    assert failure(broken(small, Mutation("2 + 3", "3 + 2", "eq. 9.1"))) == ""
+    assert "2 + 3" in small.cells[1].source, "the notebook itself was changed"
+
+
+@pytest.mark.parametrize(
+    "stale", [Mutation("2 + 4", "0", "eq. 9.1"), Mutation("total", "0", "eq. 9.1"), Mutation("2 + 3", "0", "eq. 9.2")]
+)
+def test_a_stale_entry_is_reported(small, stale):
+    with pytest.raises(ValueError, match="stale"):
+        broken(small, stale)

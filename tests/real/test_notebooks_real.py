@@ -1,0 +1,61 @@
+"""Notebooks 01 and 02, unchanged, on ImageNet networks and photographs: grey, very wide, other mean, std and crop."""
+
+from pathlib import Path
+
+import papermill
+import pytest
+
+pytestmark = pytest.mark.real
+
+FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
+SQUEEZENET = {"MODEL": "squeezenet1_1", "WEIGHTS": "models/squeezenet1_1_onnxzoo-a4caa091.pth"}
+MOBILENET = {
+    "MODEL": "mobilenet_v2",
+    "WEIGHTS": "models/mobilenet_v2_tfslim-34f9d2d0.pth",
+    "PREPROCESSING": {"mean": 0.5, "std": 0.5, "crop": 225},
+}
+GREY = "imagenet_val/ILSVRC2012_val_00033079.JPEG"  # one channel
+WIDE = "imagenet_samples/n02364673_guinea_pig.JPEG"  # 964 × 406
+COLOUR = "imagenet_val/ILSVRC2012_val_00000077.JPEG"
+
+
+def run(name: str, real: Path, tmp_path: Path, network: dict, photo: str) -> None:
+    paths = {"WEIGHTS": str(real / network["WEIGHTS"]), "IMAGE": str(real / photo)}
+    assert all(Path(path).is_file() for path in paths.values()), paths
+    [notebook] = FOLDER.glob(f"{name}_*.ipynb")
+    parameters = network | paths
+    unknown = set(parameters) - set(papermill.inspect_notebook(str(notebook)))
+    assert not unknown, f"{notebook.name} has no parameter {unknown}: papermill would run its defaults"
+    nb = papermill.execute_notebook(
+        str(notebook), str(tmp_path / "out.ipynb"), parameters, cwd=str(FOLDER), kernel_name="python3", progress_bar=False
+    )
+    outputs = [output for cell in nb.cells if cell.cell_type == "code" for output in cell.outputs]
+    lines = "".join(output.text for output in outputs if output.get("name") == "stdout").splitlines()
+    assert sum(line.startswith("PASS eq.") for line in lines) > 3
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+
+
+# One class a notebook: `--dist loadscope` hands out classes, so the two run side by side.
+class TestCamAndGradCam:
+    def test_squeezenet_on_a_grey_photo(self, real, tmp_path):
+        run("01", real, tmp_path, SQUEEZENET, GREY)
+
+    def test_mobilenet_with_its_own_preprocessing(self, real, tmp_path):
+        run("01", real, tmp_path, MOBILENET, COLOUR)
+
+    @pytest.mark.slow
+    def test_squeezenet_on_a_wide_photo(self, real, tmp_path):
+        run("01", real, tmp_path, SQUEEZENET, WIDE)
+
+
+class TestScoreCam:
+    def test_squeezenet_on_a_wide_photo(self, real, tmp_path):
+        run("02", real, tmp_path, SQUEEZENET, WIDE)
+
+    @pytest.mark.slow
+    def test_squeezenet_on_a_grey_photo(self, real, tmp_path):
+        run("02", real, tmp_path, SQUEEZENET, GREY)
+
+    @pytest.mark.slow
+    def test_mobilenet_with_its_own_preprocessing(self, real, tmp_path):
+        run("02", real, tmp_path, MOBILENET, COLOUR)
