@@ -93,6 +93,7 @@ def train(name: str, folder: Path, seed: int = 0) -> Path:
         optimiser.load_state_dict(state["optimiser"])
         schedule.load_state_dict(state["schedule"])
         generator.set_state(state["generator"])
+        torch.set_rng_state(state["dropout"])
         first, seconds = state["epoch"], state["seconds"]
 
     for epoch in range(first, len(sizes)):
@@ -114,8 +115,8 @@ def train(name: str, folder: Path, seed: int = 0) -> Path:
         seconds += time.perf_counter() - begin
         part = checkpoint.with_suffix(".part")
         torch.save({"model": model.state_dict(), "optimiser": optimiser.state_dict(), "schedule": schedule.state_dict(),
-                    "generator": generator.get_state(), "epoch": epoch + 1, "seconds": seconds,
-                    "seed": seed, "sizes": sizes}, part)
+                    "generator": generator.get_state(), "dropout": torch.get_rng_state(),
+                    "epoch": epoch + 1, "seconds": seconds, "seed": seed, "sizes": sizes}, part)
         part.replace(checkpoint)
 
     if name == "tiny_vgg":
