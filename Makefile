@@ -1,5 +1,6 @@
 # Everything a reader or an author does, one word each. `make help` lists the words.
-# Needs GNU make, git and Python >= 3.11; each target sets up .venv by itself. Another interpreter: make run PYTHON=python3.13
+# Needs GNU make, git and Python >= 3.11; each target sets up .venv by itself.
+# Another interpreter: make run PYTHON=python3.13
 
 PYTHON ?= python3
 VENV := .venv
@@ -57,5 +58,5 @@ $(STAMP): pyproject.toml constraints.txt
 	else \
 	  { $(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV); } && \
 	  $(PY) -m pip install -c constraints.txt -e ".[notebooks,test]"; \
-	fi || { echo "The set-up did not finish. Call make again when the cause above is mended: it goes on where it stopped."; exit 1; }
+	fi || { echo "The set-up did not finish. When the cause above is mended, call make again."; exit 1; }
 	@touch $@

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-# Two workers on two cores: each takes one thread, else they fight over the cores. The notebooks' kernels inherit this.
+# Two workers on two cores: each takes one thread, else they fight. The notebooks' kernels inherit this.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -40,7 +40,7 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collectstart(collector):
-    """nbval: a library's new warning on stderr is no change of what the notebook says (unit tests are strict there)."""
+    """nbval: a library's new warning is no change of what a notebook says (unit tests are strict there)."""
     if hasattr(collector, "skip_compare"):
         collector.skip_compare += ("stderr",)
 

@@ -12,7 +12,7 @@ KERNEL = "python3"
 KERNEL_ARGUMENTS = ["--log-level=CRITICAL"]
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
-# A kernel called python3 that somebody once registered for their user account must not win over this environment's.
+# A kernel called python3 that was once registered for the user must not win over this environment's.
 os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")
 
 
@@ -26,7 +26,9 @@ def chosen(names: list[str], folder: Path = NOTEBOOKS) -> list[Path]:
         raise SystemExit(f"There are no notebooks in {folder}: nothing to run.")
     for name in names:
         if not any(path.name.startswith(name) for path in every):
-            raise SystemExit(f"No notebook begins with {name!r}. There are: {', '.join(p.stem for p in every)}.")
+            raise SystemExit(
+                f"No notebook begins with {name!r}. There are: {', '.join(p.stem for p in every)}."
+            )
     return [path for path in every if not names or path.name.startswith(tuple(names))]
 
 

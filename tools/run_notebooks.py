@@ -4,8 +4,8 @@
     python tools/run_notebooks.py 01 02 -p MODEL tiny_resnet          two of them, with another network
     python tools/run_notebooks.py 02 -p MODEL squeezenet1_1 -p WEIGHTS weights.pth -p IMAGE photo.jpg
 
-The notebooks themselves stay as they are. A notebook that fails does not stop the others; the exit status is then 1.
-The pages load nothing from the network: MathJax is copied beside them.
+The notebooks themselves stay as they are. A notebook that fails does not stop the others; the exit status is
+then 1. The pages load nothing from the network: MathJax is copied beside them.
 """
 
 import argparse
@@ -28,11 +28,22 @@ import papermill
 from nbconvert import HTMLExporter
 from nbformat import NotebookNode
 
-from notebook_files import KERNEL, KERNEL_ARGUMENTS, NOTEBOOKS, ROOT, WIDGET_VIEW, chosen, drop_widget_state, outputs
+from notebook_files import (
+    KERNEL,
+    KERNEL_ARGUMENTS,
+    NOTEBOOKS,
+    ROOT,
+    WIDGET_VIEW,
+    chosen,
+    drop_widget_state,
+    outputs,
+)
 
 BUILD = ROOT / "build"
-STILL = ('<p class="still">Here the notebook is interactive: <code>make lab</code> opens it with its controls. '
-         "The pictures around this line show the same thing standing still.</p>")
+STILL = (
+    '<p class="still">Here the notebook is interactive: <code>make lab</code> opens it with its controls. '
+    "The pictures around this line show the same thing standing still.</p>"
+)
 
 
 @dataclass
@@ -66,12 +77,14 @@ def parse_parameters(pairs: list[list[str]]) -> dict:
 
 
 def check_parameters(paths: list[Path], parameters: dict) -> None:
-    """Stop with a sentence when a notebook does not know a parameter (papermill only warns, and runs the defaults)."""
+    """Stop when a notebook does not know a parameter: papermill would only warn, and run the defaults."""
     for path in paths:
         known = papermill.inspect_notebook(str(path)) if parameters else parameters
         unknown = [name for name in parameters if name not in known]
         if unknown:
-            raise SystemExit(f"{path.name} has no parameter {', '.join(unknown)}. It has: {', '.join(known) or 'none'}.")
+            raise SystemExit(
+                f"{path.name} has no parameter {', '.join(unknown)}. It has: {', '.join(known) or 'none'}."
+            )
 
 
 def title_and_summary(nb: NotebookNode) -> tuple[str, str]:
@@ -79,7 +92,9 @@ def title_and_summary(nb: NotebookNode) -> tuple[str, str]:
     text = "\n\n".join(cell.source for cell in nb.cells if cell.cell_type == "markdown")
     title, _, rest = text.partition("\n")
     paragraphs = (" ".join(block.split()) for block in rest.split("\n\n"))
-    summary = next((block for block in paragraphs if block and not block.startswith(("#", "|", "<", "!"))), "")
+    summary = next(
+        (block for block in paragraphs if block and not block.startswith(("#", "|", "<", "!"))), ""
+    )
     return _plain(title.lstrip("# ")), _plain(summary)
 
 
@@ -88,15 +103,22 @@ def execute(path: Path, target: Path, parameters: dict) -> Result:
     begin, reason = time.perf_counter(), ""
     try:
         papermill.execute_notebook(
-            str(path), str(target), parameters=parameters, kernel_name=KERNEL, cwd=str(path.parent),
-            progress_bar=sys.stderr.isatty(), extra_arguments=KERNEL_ARGUMENTS,
+            str(path),
+            str(target),
+            parameters=parameters,
+            kernel_name=KERNEL,
+            cwd=str(path.parent),
+            progress_bar=sys.stderr.isatty(),
+            extra_arguments=KERNEL_ARGUMENTS,
         )
     except papermill.PapermillExecutionError as error:
         reason = f"cell {error.exec_count}: {error.ename}: {error.evalue}"
     except Exception as error:  # a kernel that dies or does not start: the other notebooks can still run
         reason = f"{type(error).__name__}: {error}"
     minutes = (time.perf_counter() - begin) / 60
-    return Result(path.stem, *title_and_summary(nbformat.read(path, as_version=4)), minutes, reason, parameters)
+    return Result(
+        path.stem, *title_and_summary(nbformat.read(path, as_version=4)), minutes, reason, parameters
+    )
 
 
 def tidy(path: Path) -> None:
@@ -111,12 +133,16 @@ def tidy(path: Path) -> None:
     nbformat.write(nb, path)
 
 
-def write_page(result: Result, before: Result | None, after: Result | None, pages: set[str], build: Path) -> None:
+def write_page(
+    result: Result, before: Result | None, after: Result | None, pages: set[str], build: Path
+) -> None:
     """Convert one executed notebook to an HTML page with links to its neighbours."""
     nb = nbformat.read(build / "notebooks" / f"{result.name}.ipynb", as_version=4)
     exporter = HTMLExporter(
-        template_name="book", extra_template_basedirs=[str(Path(__file__).parent / "nbconvert")],
-        exclude_input_prompt=True, exclude_output_prompt=True,
+        template_name="book",
+        extra_template_basedirs=[str(Path(__file__).parent / "nbconvert")],
+        exclude_input_prompt=True,
+        exclude_output_prompt=True,
     )
     resources = {"metadata": {"name": result.title}, "book": {"before": before, "after": after}}
     html, _ = exporter.from_notebook_node(nb, resources)
@@ -124,13 +150,15 @@ def write_page(result: Result, before: Result | None, after: Result | None, page
 
 
 def rebase(html: str, pages: set[str]) -> str:
-    """Make links that are right in notebooks/ right in build/html/: to the pages there, and to files of the project."""
+    """Make links that are right in notebooks/ right in build/html/: to its pages, and to other files."""
+
     def moved(match: re.Match) -> str:
         attribute, link, anchor = match.groups()
         page = re.sub(r"\.ipynb$", ".html", link)
         if page not in pages and link != "index.html" and not link.startswith("mathjax/"):
             page = f"../../notebooks/{link}"
         return f'{attribute}="{page}{anchor}"'
+
     return re.sub(r'\b(href|src)="([^"#:]+)([^":]*)"', moved, html)
 
 
@@ -153,15 +181,24 @@ def print_table(results: list[Result]) -> None:
     width = max(len(r.name) for r in results)
     print(f"\n{'notebook'.ljust(width)}  minutes")
     for r in results:
-        print(f"{r.name.ljust(width)}  {r.minutes:7.1f}  {'FAILED ' + _short(r.reason) if r.reason else 'ok'}")
+        print(
+            f"{r.name.ljust(width)}  {r.minutes:7.1f}  {'FAILED ' + _short(r.reason) if r.reason else 'ok'}"
+        )
     print(f"{'all'.ljust(width)}  {sum(r.minutes for r in results):7.1f}")
 
 
 def main(argv: list[str] | None = None, folder: Path = NOTEBOOKS, build: Path = BUILD) -> int:
     parser = argparse.ArgumentParser(description="Execute the notebooks into build/ and write HTML pages.")
     parser.add_argument("names", nargs="*", help='which notebooks, for example "01 02"; all when left out')
-    parser.add_argument("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
-                        help="set a parameter in every chosen notebook; can be given several times")
+    parser.add_argument(
+        "-p",
+        dest="parameters",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="set a parameter in every chosen notebook; can be given several times",
+    )
     arguments = parser.parse_args(argv)
     parameters = parse_parameters(arguments.parameters)
     paths = chosen(arguments.names, folder)
@@ -174,8 +211,12 @@ def main(argv: list[str] | None = None, folder: Path = NOTEBOOKS, build: Path = 
     for number, path in enumerate(paths, 1):
         print(f"[{number}/{len(paths)}] {path.stem} …", flush=True)
         result = execute(path, executed / path.name, parameters)
-        print(f"      FAILED after {result.minutes:.1f} min: {result.reason}" if result.reason
-              else f"      done in {result.minutes:.1f} min", flush=True)
+        print(
+            f"      FAILED after {result.minutes:.1f} min: {result.reason}"
+            if result.reason
+            else f"      done in {result.minutes:.1f} min",
+            flush=True,
+        )
         results.append(result)
         if (executed / path.name).exists():
             tidy(executed / path.name)
@@ -187,9 +228,13 @@ def main(argv: list[str] | None = None, folder: Path = NOTEBOOKS, build: Path = 
 
 
 def write_pages(new: list[Result], paths: list[Path], build: Path) -> None:
-    """Write the pages and the index: this run's notebooks, and beside them those that earlier runs left in build/."""
+    """Write the pages and the index: of this run's notebooks, and of those that earlier runs left there."""
     kept = build / "results.json"
-    known = {r["name"]: Result(**r) for r in json.loads(kept.read_text(encoding="utf-8"))} if kept.exists() else {}
+    known = (
+        {r["name"]: Result(**r) for r in json.loads(kept.read_text(encoding="utf-8"))}
+        if kept.exists()
+        else {}
+    )
     known |= {r.name: r for r in new}
     results = [known[p.stem] for p in paths if p.stem in known and (build / "notebooks" / p.name).exists()]
     kept.write_text(json.dumps([asdict(r) for r in results], indent=1), encoding="utf-8")

@@ -3,9 +3,9 @@
     python tools/store_notebooks.py            all notebooks
     python tools/store_notebooks.py 01 02      only these
 
-nbval compares the stored outputs with those of a new run, so what differs from run to run must not be stored: times,
-widget state, random cell ids, stderr. A notebook is left as it was when a cell fails, when an output names a folder of
-this machine, or when the file would be larger than 1 MB.
+nbval compares the stored outputs with those of a new run, so what differs from run to run must not be stored:
+times, widget state, random cell ids, stderr. A notebook is left as it was when a cell fails, when an output
+names a folder of this machine, or when the file would be larger than 1 MB.
 """
 
 import argparse
@@ -35,8 +35,13 @@ def execute(nb: NotebookNode, folder: Path) -> None:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
     client = NotebookClient(
-        nb, kernel_name=KERNEL, resources={"metadata": {"path": str(folder)}}, timeout=None,
-        extra_arguments=KERNEL_ARGUMENTS, store_widget_state=False, record_timing=False,
+        nb,
+        kernel_name=KERNEL,
+        resources={"metadata": {"path": str(folder)}},
+        timeout=None,
+        extra_arguments=KERNEL_ARGUMENTS,
+        store_widget_state=False,
+        record_timing=False,
     )
     try:
         client.execute()
@@ -48,14 +53,18 @@ def normalise(nb: NotebookNode) -> None:
     """Bring an executed notebook into its stored form (in place)."""
     drop_widget_state(nb)
     nb.nbformat, nb.nbformat_minor = 4, 5
-    nb.metadata = nbformat.from_dict({
-        "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": KERNEL},
-        "language_info": {"name": "python"},
-    })
+    nb.metadata = nbformat.from_dict(
+        {
+            "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": KERNEL},
+            "language_info": {"name": "python"},
+        }
+    )
     used, count = set(), 0
     for cell in nb.cells:
         cell.id = _identity(cell, used)
-        cell.metadata = nbformat.from_dict({k: v for k, v in cell.metadata.items() if k in ("tags", "jupyter")})
+        cell.metadata = nbformat.from_dict(
+            {k: v for k, v in cell.metadata.items() if k in ("tags", "jupyter")}
+        )
         if cell.cell_type != "code":
             continue
         if cell.source.strip():
@@ -71,7 +80,9 @@ def check(nb: NotebookNode, text: str) -> None:
     """Raise Refused for what a stored notebook must not contain."""
     size = len(text.encode())
     if size > LIMIT:
-        raise Refused(f"it would be {size / 1e6:.1f} MB, the limit is {LIMIT / 1e6:.0f} MB: store fewer or smaller figures")
+        raise Refused(
+            f"it would be {size / 1e6:.1f} MB, the limit is {LIMIT / 1e6:.0f} MB: store smaller figures"
+        )
     shown = str([output.get("text") or output.get("data") or output for output in outputs(nb)])
     for place in (ROOT, Path(sys.prefix), Path.home(), Path(tempfile.gettempdir())):
         if place != Path(place.anchor) and f"{place}{os.sep}" in shown:

@@ -1,7 +1,7 @@
 """`python -m cambook doctor`: is everything here that the book needs, and what to do about what is not?
 
-One line for each thing: [OK], [SKIP] (optional and absent) or [FAIL] (with what to do). Nothing heavy is imported at the
-top, because the most common illness is a torch that cannot be imported, and this must then still speak.
+One line for each thing: [OK], [SKIP] (optional and absent) or [FAIL] (with what to do). Nothing heavy is
+imported at the top: the most common illness is a torch that cannot be imported, and this must still speak.
 """
 
 import argparse
@@ -23,7 +23,8 @@ JUPYTER = ("jupyterlab", "ipykernel", "ipywidgets", "matplotlib", "nbclient", "n
 REINSTALL = "delete .venv and call make again"
 TOGETHER = (
     "torch and torchvision must come together from the same registry (a CPU-only torch beside the registry's "
-    'torchvision does this): pip install --force-reinstall -c constraints.txt torch torchvision, or ' + REINSTALL
+    "torchvision does this): pip install --force-reinstall -c constraints.txt torch torchvision, or "
+    + REINSTALL
 )
 
 
@@ -44,7 +45,9 @@ class Line:
 def python() -> Line:
     text = f"{platform.python_version()} on {platform.system()} {platform.machine()} ({sys.executable})"
     if sys.version_info < (3, 11):
-        return Line("FAIL", "Python", text, "cambook needs 3.11 or newer: install one, then make PYTHON=python3.12")
+        return Line(
+            "FAIL", "Python", text, "cambook needs 3.11 or newer: install one, then make PYTHON=python3.12"
+        )
     return Line("OK", "Python", text)
 
 
@@ -54,7 +57,12 @@ def torch() -> Line:
     except Exception as error:  # whatever a broken installation raises: ImportError, OSError, RuntimeError …
         return Line("FAIL", "torch", f"cannot be imported: {_first_line(error)}", REINSTALL)
     if _release(module.__version__) < (2, 11):
-        return Line("FAIL", "torch", module.__version__, "cambook needs 2.11 or newer: pip install -U torch torchvision")
+        return Line(
+            "FAIL",
+            "torch",
+            module.__version__,
+            "cambook needs 2.11 or newer: pip install -U torch torchvision",
+        )
     return Line("OK", "torch", f"{module.__version__}, {module.get_num_threads()} threads")
 
 
@@ -85,7 +93,12 @@ def jupyter(name: str) -> Line:
     try:
         return Line("OK", name, version(name))
     except PackageNotFoundError:
-        return Line("FAIL", name, "is not installed", f'pip install -c constraints.txt -e ".[notebooks]", or {REINSTALL}')
+        return Line(
+            "FAIL",
+            name,
+            "is not installed",
+            f'pip install -c constraints.txt -e ".[notebooks]", or {REINSTALL}',
+        )
 
 
 def cuda() -> Line:
@@ -96,13 +109,15 @@ def cuda() -> Line:
 
 
 def triton() -> Line:
-    # Its Linux wheel imports on a machine without a GPU and dies at the first kernel: look for the device first.
+    # Its Linux wheel imports without a GPU too, and dies at the first kernel: look for the device first.
     if cuda().state != "OK":
         return Line("SKIP", "Triton", "only used with a CUDA device")
     try:
         return Line("OK", "Triton", importlib.import_module("triton").__version__)
     except Exception as error:
-        return Line("SKIP", "Triton", f"cannot be imported, plain torch is used instead: {_first_line(error)}")
+        return Line(
+            "SKIP", "Triton", f"cannot be imported, plain torch is used instead: {_first_line(error)}"
+        )
 
 
 def weights(name: str, folder: Path = PACKAGE / "world" / "weights") -> Line:
@@ -116,13 +131,17 @@ def weights(name: str, folder: Path = PACKAGE / "world" / "weights") -> Line:
     except (ValueError, KeyError) as error:
         return Line("FAIL", "weights", f"{name}.json cannot be read: {_first_line(error)}", remedy)
     if found != expected:
-        return Line("FAIL", "weights", f"{name}.safetensors has another checksum than {name}.json says", remedy)
+        return Line(
+            "FAIL", "weights", f"{name}.safetensors has another checksum than {name}.json says", remedy
+        )
     return Line("OK", "weights", f"{name}, checksum {found[:8]}…")
 
 
 def pictures(folder: Path = ROOT.parent / "shared" / "real") -> Line:
     if not folder.is_dir():
-        return Line("SKIP", "pictures", "no real pictures in ../shared/real: the tests marked `real` are skipped")
+        return Line(
+            "SKIP", "pictures", "no real pictures in ../shared/real: the tests marked `real` are skipped"
+        )
     return Line("OK", "pictures", "real pictures found in ../shared/real")
 
 
@@ -144,12 +163,18 @@ def examine() -> Iterator[Line]:
 
 def main(argv: list[str] | None = None) -> int:
     """Print the findings; the status is 1 when one of them is a FAIL."""
-    argparse.ArgumentParser(prog="python -m cambook doctor", description="Check this installation.").parse_args(argv)
+    argparse.ArgumentParser(
+        prog="python -m cambook doctor", description="Check this installation."
+    ).parse_args(argv)
     states = []
     for line in examine():
         print(line, flush=True)
         states.append(line.state)
-    print("Everything that is needed is here." if "FAIL" not in states else f"{states.count('FAIL')} of these failed.")
+    print(
+        "Everything that is needed is here."
+        if "FAIL" not in states
+        else f"{states.count('FAIL')} of these failed."
+    )
     return 1 if "FAIL" in states else 0
 
 
