@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Explanation:
     """One heat map for each image of a batch, and how it came about.
 
@@ -32,7 +32,15 @@ class Explanation:
     forwards: int
     config: dict
     flat: Tensor
-    trace: dict[str, Tensor] = field(default_factory=dict, repr=False)
+    trace: dict[str, Tensor] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        batch, height, width = self.map.shape
+        flat = f", flat: {torch.nonzero(self.flat)[:, 0].tolist()}" if self.flat.any() else ""
+        return (
+            f"Explanation({self.config.get('method', '?')} at {', '.join(self.layers)}: {batch} maps of {height}x{width}, "
+            f"targets {self.targets.tolist()}{flat}, {self.forwards} forwards)"
+        )
 
     def numpy(self) -> np.ndarray:
         """The maps as a float32 array (B, H, W)."""

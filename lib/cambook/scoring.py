@@ -22,7 +22,7 @@ MEMORY_SHARE = 0.25
 # Planes of the input's size that one image is assumed to need inside the network: VGG16, the widest of the common
 # networks at full resolution, holds 64 in, 64 out and a workspace of about the same size.
 PLANES_INSIDE = 256
-# On CPUs larger chunks were slower (they leave the cache); on GPUs they bring little more, only memory.
+# A chunk is no larger than this. On CPUs 8 to 16 images were fastest; for other devices the number is a guess.
 LARGEST_CHUNK = {"cpu": 16, "cuda": 256}
 # Memory that is assumed to be free where the system does not say.
 ASSUMED_FREE = 2 * 1024**3
