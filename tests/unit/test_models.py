@@ -1,4 +1,4 @@
-"""Networks by name, from files, from torchvision's store; and one sentence for each way in which that fails."""
+"""Networks by name, from files, from torchvision's store; one sentence for each way that fails."""
 
 import json
 import urllib.error
@@ -65,7 +65,7 @@ def test_shipped_weights_are_compared_with_their_card(shipped):
     intact = bytearray(weights.read_bytes())
     intact[-1] ^= 1                             # one bit of one weight: readable, but not what was trained
     weights.write_bytes(intact)
-    with pytest.raises(ValueError, match=r"checksum of .*tiny_vgg.safetensors is not the one .* install cambook again"):
+    with pytest.raises(ValueError, match="checksum of .*tiny_vgg.safetensors is not .* install cambook"):
         models.load("tiny_vgg")
     card.write_text("{")
     with pytest.raises(ValueError, match="model card .* is damaged"):
@@ -74,7 +74,7 @@ def test_shipped_weights_are_compared_with_their_card(shipped):
     with pytest.raises(FileNotFoundError, match="tiny_vgg.json .* missing"):
         models.load("tiny_vgg")
     weights.unlink()
-    with pytest.raises(FileNotFoundError, match="tiny_vgg.safetensors .* missing: install cambook again, or train"):
+    with pytest.raises(FileNotFoundError, match="tiny_vgg.safetensors .* missing: install .* or train"):
         models.load("tiny_vgg")
 
 
@@ -101,9 +101,10 @@ def test_a_local_state_dict_needs_no_network(tmp_path, offline, state, suffix):
 
 
 def test_preprocessing_follows_the_file_and_can_be_overridden(tmp_path, state):
-    # EfficientNet-B1 has two sets of weights with different preprocessing; a file of another name gets the first.
+    # EfficientNet-B1 has two sets of weights with different preprocessing; other files get the first's.
     for name, expected in [("efficientnet_b1_rwightman-bac287d4.pth", (256, 240, "bicubic")),
-                           ("efficientnet_b1-c27df63c.pth", (255, 240, "bilinear")), ("mine.pth", (256, 240, "bicubic"))]:
+                           ("efficientnet_b1-c27df63c.pth", (255, 240, "bilinear")),
+                           ("mine.pth", (256, 240, "bicubic"))]:
         chosen = loading._set_of(torchvision.models.EfficientNet_B1_Weights, tmp_path / name)
         got = loading._published(chosen)
         assert (got.resize, got.crop, got.interpolation) == expected
@@ -120,11 +121,11 @@ def test_preprocessing_follows_the_file_and_can_be_overridden(tmp_path, state):
 def test_files_that_are_no_weights(tmp_path, state):
     with pytest.raises(FileNotFoundError, match="There is no weights file .*nowhere.pth"):
         models.load(NAME, tmp_path / "nowhere.pth")
-    with pytest.raises(ValueError, match=f"neither a file nor one of torchvision's sets for {NAME}: IMAGENET1K_V1"):
+    with pytest.raises(ValueError, match=f"neither a file nor one of .* sets for {NAME}: IMAGENET1K_V1"):
         models.load(NAME, "IMAGENET1K_V7")
     with pytest.raises(TypeError, match="the path of a file, not {"):
         models.load(NAME, {"fc.weight": 1})
-    for name, content in [("text.pth", b"not weights"), ("empty.pth", b""), ("text.safetensors", b"not weights")]:
+    for name, content in {"text.pth": b"text", "empty.pth": b"", "text.safetensors": b"text"}.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(ValueError, match=f"{name} cannot be read as a state dict"):
             models.load(NAME, tmp_path / name)
@@ -148,7 +149,7 @@ def test_nothing_in_a_file_is_executed(tmp_path, capsys):
 
 def test_files_that_hold_something_else(tmp_path, state):
     torch.save({"epoch": 3, "state_dict": state}, tmp_path / "checkpoint.pth")
-    with pytest.raises(ValueError, match="holds a dict with 'epoch', 'state_dict' instead of a state dict: save"):
+    with pytest.raises(ValueError, match="holds a dict with 'epoch', 'state_dict' instead of a state dict"):
         models.load(NAME, tmp_path / "checkpoint.pth")
     torch.save([1, 2], tmp_path / "list.pth")
     with pytest.raises(ValueError, match="holds a list instead of a state dict"):
@@ -157,14 +158,14 @@ def test_files_that_hold_something_else(tmp_path, state):
 
 def test_weights_that_do_not_fit_name_the_first_keys(tmp_path, state):
     path = tmp_path / "w.pth"
-    torch.save({("module." + key if key.startswith("fc") else key): value for key, value in state.items()}, path)
-    with pytest.raises(ValueError, match=rf"do not fit {NAME} \(they lack fc.weight, fc.bias; the network has no "
-                                         r"module.fc.weight, module.fc.bias\)"):
+    torch.save({key.replace("fc.", "head."): value for key, value in state.items()}, path)
+    with pytest.raises(ValueError, match=rf"do not fit {NAME} \(they lack fc.weight, fc.bias; the network has "
+                                         r"no head.weight, head.bias\)"):
         models.load(NAME, path)
     torch.save({**state, "fc.weight": torch.zeros(10, 1024), "fc.bias": torch.zeros(10)}, path)
-    with pytest.raises(ValueError, match=r"other shapes: fc.weight \(10, 1024\) instead of \(1000, 1024\), fc.bias"):
+    with pytest.raises(ValueError, match=r"shapes: fc.weight \(10, 1024\) instead of \(1000, 1024\), fc.b"):
         models.load(NAME, path)
-    with pytest.raises(ValueError, match=r"do not fit tiny_vgg \(they lack features.0.weight, .* …; the network has no"):
+    with pytest.raises(ValueError, match=r"do not fit tiny_vgg \(they lack features.0.weight, .* …; the net"):
         models.load("tiny_vgg", path)
 
 
@@ -177,7 +178,7 @@ def test_the_checksum_in_a_files_name(tmp_path, state):
         (tmp_path / name).rename(tmp_path / "w.pth")
     wrong = "0a" if digest[0] != "0" else "1a"
     (tmp_path / "w.pth").rename(tmp_path / f"mine-{wrong}bcdef1.pth")
-    with pytest.raises(ValueError, match=f"does not begin with {wrong}bcdef1 as its name says: fetch it again"):
+    with pytest.raises(ValueError, match=f"does not begin with {wrong}bcdef1 as its name says"):
         models.load(NAME, tmp_path / f"mine-{wrong}bcdef1.pth")
 
 
@@ -208,8 +209,8 @@ def test_googlenet_keeps_the_normalisation_its_weights_expect(tmp_path, auxiliar
 
 def test_without_a_network_the_sentence_says_what_to_do(offline):
     for weights in (None, "IMAGENET1K_V1", torchvision.models.SqueezeNet1_1_Weights.IMAGENET1K_V1):
-        with pytest.raises(FileNotFoundError, match=r"weights of squeezenet1_1 could not be downloaded \(no route to "
-                                                    r"host\): fetch https://.*squeezenet1_1-b8a52dc0.pth .* weights=PATH"):
+        with pytest.raises(FileNotFoundError, match=r"of squeezenet1_1 could not be downloaded \(no route to "
+                                                    r"host\): fetch https://.*-b8a52dc0.pth .* weights=PATH"):
             models.load("squeezenet1_1", weights)
     assert not list(offline.parent.rglob("*.p*"))       # nothing half-written
 
@@ -224,12 +225,14 @@ def test_weights_that_were_downloaded_before_are_used_and_damaged_ones_named(off
     assert net.classes[1] == "goldfish" and net.preprocessing == loading.IMAGENET
     for damaged in (stored.read_bytes()[:5000], b"", b"not weights"):
         stored.write_bytes(damaged)
-        with pytest.raises(ValueError, match=r"stored weights .*b8a52dc0.pth are damaged \(.*\): delete the file"):
+        with pytest.raises(ValueError, match=r"stored .*b8a52dc0.pth are damaged \(.*\): delete the file"):
             models.load("squeezenet1_1")
 
 
-@pytest.mark.parametrize("wrong, near", [("resnet5", "resnet50"), ("tinyvgg", "tiny_vgg"), ("VGG-16", "vgg16"),
-                                         ("fcn_resnet50", "resnet50"), ("%", "tiny_vgg")])
+@pytest.mark.parametrize("wrong, near", [
+    ("resnet5", "resnet50"), ("tinyvgg", "tiny_vgg"), ("VGG-16", "vgg16"), ("fcn_resnet50", "resnet50"),
+    ("%", "tiny_vgg"),
+])
 def test_an_unknown_name_lists_near_ones(wrong, near):
     with pytest.raises(ValueError, match=f"no network called '{wrong}'; near names are: .*{near}"):
         models.load(wrong)

@@ -1,4 +1,4 @@
-"""Photos to tensors and back, as torchvision does it, for every kind of picture a camera or a designer makes."""
+"""Photos to tensors and back, as torchvision does it, for every kind of picture."""
 
 import numpy as np
 import pytest
@@ -73,7 +73,7 @@ def test_the_prepared_tensor_can_be_looked_at():
 # Boxes
 
 def test_a_box_follows_its_pixels():
-    """A white rectangle in a black picture: its edges in the tensor are where the box says, to half a pixel."""
+    """A white rectangle in a black picture: its edges in the tensor are where the box says."""
     for width, height, box in [(500, 400, (151, 59, 400, 390)), (400, 500, (100, 120, 160, 400)),
                                (640, 300, (300, 10, 380, 290))]:
         picture = np.zeros((height, width, 3), np.uint8)
@@ -106,9 +106,9 @@ def test_grey_pictures(tmp_path):
     grey = noise(8, 6)[..., 0]
     expected = np.repeat(grey[..., None], 3, 2)
     assert np.array_equal(PLAIN.photo(PLAIN(grey))[0], expected)
-    assert np.array_equal(np.asarray(open_photo(saved(tmp_path, Image.fromarray(grey), "grey.png"))), expected)
     deep = grey.astype(np.uint16) * 257         # 16 bits
-    assert np.array_equal(np.asarray(open_photo(saved(tmp_path, Image.fromarray(deep), "deep.png"))), expected)
+    for name, values in {"grey.png": grey, "deep.png": deep}.items():
+        assert np.array_equal(open_photo(saved(tmp_path, Image.fromarray(values), name)), expected)
     one_bit = Image.fromarray(grey).convert("1")
     assert set(np.unique(np.asarray(open_photo(saved(tmp_path, one_bit, "bit.png"))))) == {0, 255}
 
@@ -126,7 +126,7 @@ def test_transparent_pictures_lie_on_white(tmp_path):
 
 def test_palette_and_cmyk(tmp_path):
     palette = Image.fromarray(noise(8, 8)).quantize(16)
-    assert np.array_equal(np.asarray(open_photo(saved(tmp_path, palette, "p.png"))), np.asarray(palette.convert("RGB")))
+    assert np.array_equal(open_photo(saved(tmp_path, palette, "p.png")), palette.convert("RGB"))
     cmyk = Image.new("CMYK", (5, 4), (0, 255, 255, 0))      # red in print
     red = np.asarray(open_photo(saved(tmp_path, cmyk, "cmyk.jpg"))).mean((0, 1))
     assert red[0] > 240 and red[1:].max() < 15
@@ -196,12 +196,12 @@ def test_what_is_no_photo(given, error, sentence):
 
 
 def test_a_crop_larger_than_the_picture():
-    with pytest.raises(ValueError, match="crop of 20 pixels does not fit into a picture of 30×10: set resize"):
+    with pytest.raises(ValueError, match="crop of 20 pixels does not fit .* of 30×10: set resize"):
         Preprocessing(0, 1, resize=None, crop=20)(noise(30, 10))
 
 
 @pytest.mark.parametrize("values, error, sentence", [
-    (torch.full((1, 3, 2, 2), 255.), ValueError, r"\[0, 1\], but reach from 255 to 255: divide pixels by 255"),
+    (torch.full((1, 3, 2, 2), 255.), ValueError, r"\[0, 1\], but reach from 255 to 255: divide"),
     (torch.zeros(1, 3, 2, 2, dtype=torch.uint8), TypeError, "float tensor .* not torch.uint8"),
     (np.zeros((1, 3, 2, 2)), TypeError, "float tensor .* not ndarray"),
     (torch.zeros(1, 1, 2, 2), ValueError, r"not one of shape \(1, 1, 2, 2\)"),
@@ -213,7 +213,7 @@ def test_what_cannot_be_normalised(values, error, sentence):
 
 @pytest.mark.parametrize("fields, sentence", [
     ({"std": 0}, "std must be positive"), ({"mean": (0.5, 0.5)}, "mean must be one number or three"),
-    ({"mean": float("nan")}, "mean must be one number or three"), ({"crop": 300}, "crop of 300 .* resized to 256"),
+    ({"mean": float("nan")}, "mean must be one number"), ({"crop": 300}, "crop of 300 .* resized to 256"),
     ({"resize": 0}, "resize is a number of pixels or None, not 0"), ({"crop": 22.5}, "crop is a number"),
     ({"interpolation": "cubic"}, "one of nearest, bilinear, bicubic, not 'cubic'"),
 ])

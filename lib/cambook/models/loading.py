@@ -150,7 +150,7 @@ def _torchvision(name: str, weights: object) -> tuple[nn.Module, Preprocessing, 
 
 
 def _set_of(sets: type, path: Path) -> object:
-    """The set of torchvision's weights that a file seems to be; the first, most conventional one if in doubt."""
+    """The set of torchvision's weights that a file seems to be; if in doubt the first."""
     return next((known for known in sets if known.url.endswith("/" + path.name)), next(iter(sets)))
 
 
@@ -178,8 +178,8 @@ def _download(name: str, weights: object) -> nn.Module:
         # Torch keeps a file only after it arrived whole, so a file that is there was damaged later.
         stored = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
         if stored.exists():
-            raise ValueError(f"The stored weights {stored} are damaged ({_first_line(error)}): delete the file, so "
-                             "that it is downloaded again, or give another one with weights=PATH.") from error
+            raise ValueError(f"The stored weights {stored} are damaged ({_first_line(error)}): delete the "
+                             "file, so that it is downloaded again, or give weights=PATH.") from error
         reason = getattr(error, "reason", None) or _first_line(error)
         raise FileNotFoundError(f"The weights of {name} could not be downloaded ({reason}): fetch "
                                 f"{weights.url} on another machine and give the file with "
@@ -226,7 +226,8 @@ def _read(path: Path) -> dict[str, Tensor]:
                          f"({_first_line(error)}): fetch it again, or save net.state_dict().") from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         keys = f" with {', '.join(map(repr, list(state)[:4]))}" if isinstance(state, dict) else ""
-        raise ValueError(f"{path} holds a {type(state).__name__}{keys} instead of a state dict: save net.state_dict() alone.")
+        raise ValueError(f"{path} holds a {type(state).__name__}{keys} instead of a state dict: "
+                         "save net.state_dict() alone.")
     return state
 
 
