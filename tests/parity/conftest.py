@@ -25,10 +25,10 @@ def _build(name: str) -> nn.Module:
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5, generator=generator)
             nn.init.normal_(module.bias, std=0.3, generator=generator)
+            module.momentum = 1
     net.train()
-    with torch.no_grad():    # running statistics of real activations
-        for _ in range(20):
-            net(torch.randn(8, 3, 48, 64, generator=generator))
+    with torch.no_grad():    # statistics of real activations, so that no layer's output is out of scale
+        net(torch.randn(16, 3, 48, 64, generator=generator))
     return net.eval()
 
 

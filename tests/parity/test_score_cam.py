@@ -41,10 +41,9 @@ def test_score_cam_and_torchcam(small, largest, stretched):
     largest.check(f"Score-CAM, torchcam, {small.name}", stretched(e.raw), stretched(theirs))
 
 
+@pytest.mark.parametrize("case", ["tiny_vgg"], indirect=True)
 def test_the_switches_matter(small):
     """Else the two comparisons above would prove less than they say."""
-    if small.name != "tiny_vgg":
-        pytest.skip("one network is enough")
     maps = [
         methods.score_cam(small.net, small.images, small.targets, layers=small.layer, **options).map
         for options in ({}, {"align_corners": True}, {"order": "normalise_upsample"})
