@@ -13,6 +13,9 @@ ARGS ?=
 NBVAL := --nbval --nbval-current-env --nbval-sanitize-with tests/notebooks/sanitize.cfg
 # loadscope keeps the cells of one notebook in one worker, in order.
 PYTEST := $(PY) -m pytest -n 2 --dist loadscope --durations=10
+# No question about news at the first start and no look for updates: reading the book needs no network.
+LAB := --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.handlers.announcements.NeverCheckForUpdate
+LAB += $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run lab test test-all test-browser store doctor clean
@@ -27,7 +30,7 @@ test: $(STAMP)  ## all tests (unit, parity, stored notebooks) except the slow an
 	@$(PYTEST) $(NBVAL) -m "not slow and not browser" tests notebooks $(ARGS)
 
 lab: $(STAMP)  ## open JupyterLab at the start page
-	@$(PY) -m jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/00_start_here.ipynb $(ARGS)
+	@$(PY) -m jupyterlab $(LAB) notebooks/00_start_here.ipynb $(ARGS)
 
 doctor: $(STAMP)  ## check this installation line by line, and say what to do about what fails
 	@$(PY) -m cambook doctor
