@@ -1,4 +1,4 @@
-"""Any method of the book as a captum attribution object or as a Quantus explain_func. Needs neither package."""
+"""Any method of the book as a captum attribution object or a Quantus explain_func. Needs neither package."""
 
 from collections.abc import Callable
 
@@ -10,11 +10,11 @@ from . import methods
 
 
 class Captum:
-    """A method with captum's interface: `Captum("grad_cam", net, layers="layer4").attribute(images, target=3)`.
+    """A method with captum's interface: `Captum("grad_cam", net).attribute(images, target=3)`.
 
-    method: a name in `cambook.methods`, or a function called like them. model: the network. expand_channels: repeat
-    the map over the colour channels, for metrics such as captum's infidelity that want an attribution for each value
-    of the input. options: passed on to the method.
+    method: a name in `cambook.methods`, or a function called like them. model: the network. expand_channels:
+    repeat the map over the colour channels, for metrics such as captum's infidelity that want an attribution
+    for each value of the input. options: passed on to the method.
 
     Works with `captum.attr.NoiseTunnel`, `captum.metrics.sensitivity_max` and `captum.metrics.infidelity`.
     """
@@ -31,28 +31,34 @@ class Captum:
     def has_convergence_delta(self) -> bool:
         return False
 
-    # captum's metrics call under no_grad. As a decorator this also provides `attribute.__wrapped__`, through which
-    # NoiseTunnel calls; the methods themselves switch gradients on where they need them.
+    # captum's metrics call under no_grad. As a decorator this also provides `attribute.__wrapped__`, through
+    # which NoiseTunnel calls; the methods themselves switch gradients on where they need them.
     @torch.enable_grad()
     def attribute(
         self, inputs: Tensor | tuple[Tensor, ...], target=None, additional_forward_args=None
     ) -> Tensor | tuple[Tensor, ...]:
-        """Maps (B, 1, H, W) in [0, 1], or (B, C, H, W) with `expand_channels`; a tuple if the inputs are a tuple.
+        """Maps (B, 1, H, W) in [0, 1], or (B, C, H, W) with `expand_channels`; a tuple for a tuple.
 
-        inputs: (B, C, H, W) or a tuple with that one tensor. target: None (top-1), an int, a list of ints or a tensor
-        (one element counts for all images). Raises ValueError for several inputs, a tuple as target (that would
-        index an output of more than two dimensions) and additional_forward_args.
+        inputs: (B, C, H, W) or a tuple with that one tensor. target: None (top-1), an int, a list of ints or
+        a tensor (one element counts for all images). Raises ValueError for several inputs, a tuple as target
+        (that would index an output of more than two dimensions) and additional_forward_args.
         """
         if additional_forward_args is not None:
-            raise ValueError("The methods call the model with the images alone: leave additional_forward_args out.")
+            raise ValueError(
+                "The methods call the model with the images alone: leave additional_forward_args out."
+            )
         if isinstance(target, tuple):
-            raise ValueError("A tuple as target indexes outputs of more than two dimensions; the methods need "
-                             "(B, classes): give an int, a list or a tensor.")
+            raise ValueError(
+                "A tuple as target indexes outputs of more than two dimensions; the methods need (B, "
+                "classes): give an int, a list or a tensor."
+            )
         images = inputs
         if isinstance(inputs, tuple):
             if len(inputs) != 1:
-                raise ValueError(f"The methods explain one input tensor, but got {len(inputs)}: wrap the model so that "
-                                 "it takes the images alone.")
+                raise ValueError(
+                    f"The methods explain one input tensor, but got {len(inputs)}: wrap the model so that it "
+                    "takes the images alone."
+                )
             images = inputs[0]
         if isinstance(target, Tensor) and target.numel() == 1:
             target = int(target)
@@ -65,19 +71,24 @@ class Captum:
 def quantus(method: str | Callable, **options) -> Callable:
     """A Quantus `explain_func(model, inputs, targets, **kwargs)` made of a method.
 
-    method: a name in `cambook.methods`, or a function called like them. options: passed on to the method; layers by
-    name, because Quantus explains copies of the network, in which another network's module does not occur.
+    method: a name in `cambook.methods`, or a function called like them. options: passed on to the method;
+    layers by name, because Quantus explains copies of the network, in which another network's module does not
+    occur.
 
-    The function takes NumPy (B, C, H, W) and (B,), and returns NumPy (B, 1, H, W) float32 at full size (Quantus
-    rejects maps of the layer's size). It computes where the model is; Quantus' own keywords (`device` is always one)
-    mean nothing here.
-    Quantus refuses batches of maps that are all zero: look at `Explanation.flat` of the method if it does.
+    The function takes NumPy (B, C, H, W) and (B,), and returns NumPy (B, 1, H, W) float32 at full size
+    (Quantus rejects maps of the layer's size). It computes where the model is; Quantus' own keywords
+    (`device` is always one) mean nothing here. Quantus refuses batches of maps that are all zero: look at
+    `Explanation.flat` of the method if it does.
 
     Raises ValueError when a layer is given as a module.
     """
-    chosen = options.get("layers", "auto")
-    if any(isinstance(layer, nn.Module) for layer in (chosen if isinstance(chosen, (list, tuple)) else [chosen])):
-        raise ValueError("Quantus explains copies of the network, so give the layer by its name, not as a module.")
+    layers = options.get("layers", "auto")
+    if not isinstance(layers, (list, tuple)):
+        layers = [layers]
+    if any(isinstance(layer, nn.Module) for layer in layers):
+        raise ValueError(
+            "Quantus explains copies of the network, so give the layer by its name, not as a module."
+        )
     method = _method(method)
 
     def explain_func(model: nn.Module, inputs: np.ndarray, targets: np.ndarray, **kwargs) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The command `python -m cambook explain PHOTO`: from a photo to a heat map in a file, without writing code."""
+"""The command `python -m cambook explain PHOTO`: from a photo to a heat map in a file, without code."""
 
 import argparse
 import os
@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from . import methods, models, scoring, show
 
@@ -14,8 +14,8 @@ from . import methods, models, scoring, show
 def main(arguments: list[str]) -> int:
     """Explain one photo as the command line says; returns the exit status, 2 for bad input.
 
-    Prints the five most probable classes and what was explained, and writes the photo with the heat map over it.
-    Bad input is one sentence on stderr, and leaves no file behind.
+    Prints the five most probable classes and what was explained, and writes the photo with the heat map over
+    it. Bad input is one sentence on stderr, and leaves no file behind.
     """
     options = _parser().parse_args(arguments)
     try:
@@ -27,20 +27,30 @@ def main(arguments: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m cambook explain", description="Draw a heat map over a photo.")
+    parser = argparse.ArgumentParser(
+        prog="python -m cambook explain", description="Draw a heat map over a photo."
+    )
     parser.add_argument("photo", help="a picture file")
     parser.add_argument("--out", required=True, help="the PNG file to write")
-    parser.add_argument("--model", default="tiny_vgg",
-                        help="tiny_vgg, tiny_resnet, or a classification network of torchvision (default: %(default)s)")
-    parser.add_argument("--weights", help="a state dict (.pth, .safetensors) or the name of a torchvision weights set; "
-                        "default: the shipped weights, or torchvision's, which are downloaded")
-    parser.add_argument("--method", default="grad_cam", help=f"{', '.join(methods.__all__)} (default: %(default)s)")
-    parser.add_argument("--target", help="the class to explain, by number or name (default: the most probable one)")
-    parser.add_argument("--layer", default="auto", help="the layer to look at, by name (default: the last spatial one)")
+    parser.add_argument(
+        "--model",
+        default="tiny_vgg",
+        help="tiny_vgg, tiny_resnet, or a classification network of torchvision (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--weights",
+        help="a state dict (.pth, .safetensors) or the name of a torchvision weights set; default: the "
+        "shipped weights, or torchvision's, which are downloaded",
+    )
+    parser.add_argument(
+        "--method", default="grad_cam", help=f"{', '.join(methods.__all__)} (default: %(default)s)"
+    )
+    parser.add_argument("--target", help="class to explain, by number or name (default: the most probable)")
+    parser.add_argument("--layer", default="auto", help="layer to look at, by name (default: the last map)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, … (default: %(default)s)")
-    group = parser.add_argument_group("preprocessing", "only where it is not the one that belongs to the weights")
-    group.add_argument("--mean", type=float, nargs="+", metavar="M", help="one number, or one for each colour")
-    group.add_argument("--std", type=float, nargs="+", metavar="S", help="one number, or one for each colour")
+    group = parser.add_argument_group("preprocessing", "where it is not the one that belongs to the weights")
+    group.add_argument("--mean", type=float, nargs="+", metavar="M", help="one number, or one a colour")
+    group.add_argument("--std", type=float, nargs="+", metavar="S", help="one number, or one a colour")
     group.add_argument("--resize", type=int, metavar="PIXELS", help="length of the shorter side")
     group.add_argument("--crop", type=int, metavar="PIXELS", help="side of the square cut from the middle")
     return parser
@@ -49,11 +59,12 @@ def _parser() -> argparse.ArgumentParser:
 def _explain(options: argparse.Namespace) -> None:
     out = Path(options.out)
     if out.suffix.lower() != ".png":
-        raise ValueError(f"The heat map is written as a PNG file, so --out must end in .png, not {out.name!r}.")
+        raise ValueError(f"The heat map becomes a PNG file, so --out must end in .png, unlike {out.name!r}.")
     if not out.parent.is_dir():
         raise FileNotFoundError(f"There is no folder {out.parent} to write {out.name} into: create it first.")
     if options.method not in methods.__all__:
-        raise ValueError(f"There is no method {options.method!r}: choose one of {', '.join(methods.__all__)}.")
+        choice = ", ".join(methods.__all__)
+        raise ValueError(f"There is no method {options.method!r}: choose one of {choice}.")
     device = _device(options.device)
     photo = models.open_photo(options.photo)
 
@@ -68,18 +79,16 @@ def _explain(options: argparse.Namespace) -> None:
 
     target = None if options.target is None else _class(net, options.target)
     explanation = getattr(methods, options.method)(net, images, target, layers=options.layer)
-    print(f"{options.method} for {_named(net, int(explanation.targets[0]))} at layer {explanation.layers[0]}, "
-          f"{explanation.forwards} images through the network")
+    print(
+        f"{options.method} for {_named(net, int(explanation.targets[0]))} at layer {explanation.layers[0]}, "
+        f"{explanation.forwards} images through the network"
+    )
     if explanation.flat[0]:
         print("The map is flat: nothing in this layer speaks for this class.")
 
-    heat = explanation.map[0]
-    _write(out, show.png(show.overlay(_pixels(net, images), heat.cpu().numpy())))
+    pixels = net.preprocessing.photo(images)[0]    # (H, W, 3)
+    _write(out, show.png(show.overlay(pixels, explanation.map[0])))
     print(f"wrote {out}")
-
-
-def _pixels(net: nn.Module, images: Tensor):
-    return net.preprocessing.photo(images)[0]
 
 
 def _device(name: str) -> torch.device:

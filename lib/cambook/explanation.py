@@ -12,7 +12,8 @@ from torch import Tensor
 class Explanation:
     """One heat map for each image of a batch, and how it came about.
 
-    map: (B, H, W) float32 in [0, 1], at the size of the images. Its largest value is exactly 1, unless `flat`.
+    map: (B, H, W) float32 in [0, 1], at the size of the images. Its largest value is exactly 1, unless
+        `flat`.
     raw: (B, h, w) float32, the signed weighted sum at the layer's resolution, before ReLU, upsampling and
         normalising. Its magnitude is what the normalised map no longer tells.
     layers: names of the layers that were looked at.
@@ -38,8 +39,9 @@ class Explanation:
         batch, height, width = self.map.shape
         flat = f", flat: {torch.nonzero(self.flat)[:, 0].tolist()}" if self.flat.any() else ""
         return (
-            f"Explanation({self.config.get('method', '?')} at {', '.join(self.layers)}: {batch} maps of {height}x{width}, "
-            f"targets {self.targets.tolist()}{flat}, {self.forwards} forwards)"
+            f"Explanation({self.config.get('method', '?')} at {', '.join(self.layers)}: "
+            f"{batch} maps of {height}x{width}, targets {self.targets.tolist()}{flat}, "
+            f"{self.forwards} forwards)"
         )
 
     def numpy(self) -> np.ndarray:
@@ -51,13 +53,13 @@ def to_map(raw: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """From a signed weighted sum to a map that can be laid over the picture.
 
     raw: (B, h, w). size: (H, W) of the images.
-    Returns (map, flat): map = minmax(bilinear(ReLU(raw))) as (B, H, W) float32, bilinear with align_corners=False;
-    flat (B,) bool says which images have no evidence (nothing positive in raw, or the same value everywhere), and
-    their map is zero. The division is by the exact range, without an epsilon: an epsilon dims weak maps, and in half
-    precision it vanishes and leaves NaN.
+    Returns (map, flat): map = minmax(bilinear(ReLU(raw))) as (B, H, W) float32, bilinear with
+    align_corners=False; flat (B,) bool says which images have no evidence (nothing positive in raw, or the
+    same value everywhere), and their map is zero. The division is by the exact range, without an epsilon: an
+    epsilon dims weak maps, and in half precision it vanishes and leaves NaN.
     """
-    # Brought to [0, 1] before the interpolation too: an interpolated constant is no longer exactly constant, and its
-    # rounding noise would be stretched into a map.
+    # Brought to [0, 1] before the interpolation too: an interpolated constant is no longer exactly constant,
+    # and its rounding noise would be stretched into a map.
     small = _minmax(raw.float().relu())
     large = _minmax(F.interpolate(small[:, None], size, mode="bilinear", align_corners=False)[:, 0])
     return large, large.amax((1, 2)) == 0

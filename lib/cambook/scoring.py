@@ -1,8 +1,8 @@
 """The one engine for masked forward passes: Score-CAM and every later method that asks the network uses it.
 
-A layer's K maps become K masks of the input's size, each mask is multiplied onto its image, and the network scores
-the result. All K masked images at once would be 1.2 GB for one picture and a ResNet-50, so masks exist only a chunk
-at a time, and no hook watches the passes.
+A layer's K maps become K masks of the input's size, each mask is multiplied onto its image, and the network
+scores the result. All K masked images at once would be 1.2 GB for one picture and a ResNet-50, so masks exist
+only a chunk at a time, and no hook watches the passes.
 """
 
 import os
@@ -17,12 +17,14 @@ from .models.running import check_images, forward, frozen_eval
 
 ORDERS = ("upsample_normalise", "normalise_upsample")
 
-# How much of the free memory "auto" may plan with; the network's weights and the caller's tensors are in it already.
+# How much of the free memory "auto" may plan with; the network's weights and the caller's tensors are in it
+# already.
 MEMORY_SHARE = 0.25
-# Planes of the input's size that one image is assumed to need inside the network: VGG16, the widest of the common
-# networks at full resolution, holds 64 in, 64 out and a workspace of about the same size.
+# Planes of the input's size that one image is assumed to need inside the network: VGG16, the widest of the
+# common networks at full resolution, holds 64 in, 64 out and a workspace of about the same size.
 PLANES_INSIDE = 256
-# A chunk is no larger than this. On CPUs 8 to 16 images were fastest; for other devices the number is a guess.
+# A chunk is no larger than this. On CPUs 8 to 16 images were fastest; for other devices the number is a
+# guess.
 LARGEST_CHUNK = {"cpu": 16, "cuda": 256}
 # Memory that is assumed to be free where the system does not say.
 ASSUMED_FREE = 2 * 1024**3
@@ -56,12 +58,17 @@ def outputs(model: nn.Module, images: Tensor, *, chunk: int | str = "auto") -> T
 
 
 def scores(
-    model: nn.Module, images: Tensor, targets=None, kind: targets_.Kind = "logit", *, chunk: int | str = "auto"
+    model: nn.Module,
+    images: Tensor,
+    targets=None,
+    kind: targets_.Kind = "logit",
+    *,
+    chunk: int | str = "auto",
 ) -> Tensor:
     """The score of each plain image (B, C, H, W) for its target: (B,) float32.
 
-    targets: what `targets.resolve` takes, or an already resolved `Targets`. kind: "logit", "probability" (softmax
-    over the classes) or a callable, as in `Targets.score`. chunk: as in `masked_scores`.
+    targets: what `targets.resolve` takes, or an already resolved `Targets`. kind: "logit", "probability"
+    (softmax over the classes) or a callable, as in `Targets.score`. chunk: as in `masked_scores`.
     """
     answers = outputs(model, images, chunk=chunk)
     return targets_.resolve(targets, answers).score(answers, kind=kind).float()
@@ -81,22 +88,24 @@ def masked_scores(
 ) -> MaskedScores:
     """Score every image under every one of its masks.
 
-    images: (B, C, H, W), normalised. A masked image is `image * mask` in that normalised space, so what is masked
-        out becomes the mean colour, not black.
-    maps: (B, K, h, w), one mask each: brought to (H, W) bilinearly and to [0, 1] by its own minimum and maximum, in
-        float32 whatever the network's precision (in half precision a small range would vanish).
-    targets: a resolved `Targets`, or what `targets.resolve` takes; the latter costs one clean pass (B forwards).
+    images: (B, C, H, W), normalised. A masked image is `image * mask` in that normalised space, so what is
+        masked out becomes the mean colour, not black.
+    maps: (B, K, h, w), one mask each: brought to (H, W) bilinearly and to [0, 1] by its own minimum and
+        maximum, in float32 whatever the network's precision (in half precision a small range would vanish).
+    targets: a resolved `Targets`, or what `targets.resolve` takes; the latter costs one clean pass (B
+        forwards).
     kind: "logit", "probability" (softmax over the classes) or a callable, as in `Targets.score`.
-    order: "upsample_normalise" (Score-CAM's paper and official code) or "normalise_upsample" (torchcam). They differ
-        because bilinear interpolation may cut off a map's extremes.
+    order: "upsample_normalise" (Score-CAM's paper and official code) or "normalise_upsample" (torchcam). They
+        differ because bilinear interpolation may cut off a map's extremes.
     align_corners: of the interpolation; False is torch's default, True is what the grad-cam package does.
-    chunk: masked images a pass; "auto" takes a quarter of the free memory at most, and halves itself when the device
-        runs out of memory. The result does not depend on it, beyond float rounding.
+    chunk: masked images a pass; "auto" takes a quarter of the free memory at most, and halves itself when the
+        device runs out of memory. The result does not depend on it, beyond float rounding.
     progress: True shows a bar on stderr, False none, None one that appears after 5 s (all three need tqdm).
 
-    Channels without a mask (constant, or with NaN or infinity) are skipped exactly: no forward pass, value 0. A
-    masked image whose score is not finite (an overflow in half precision) is marked skipped as well. Nothing is read
-    back from the device while it runs: only, before, whether the images are finite and which channels have a mask.
+    Channels without a mask (constant, or with NaN or infinity) are skipped exactly: no forward pass, value 0.
+    A masked image whose score is not finite (an overflow in half precision) is marked skipped as well. With
+    class numbers as targets nothing is read back from the device while it runs: only, before, whether the
+    images are finite and which channels have a mask.
 
     Raises ValueError for an unknown order or chunk, and for maps that do not belong to the images.
     """
@@ -104,7 +113,9 @@ def masked_scores(
     if order not in ORDERS:
         raise ValueError(f"The order is one of {', '.join(ORDERS)}, not {order!r}.")
     if maps.ndim != 4 or len(maps) != len(images):
-        raise ValueError(f"The maps must be (B, K, h, w) for the {len(images)} images, but have shape {tuple(maps.shape)}.")
+        raise ValueError(
+            f"The maps must be (B, K, h, w) for the {len(images)} images, but have shape {tuple(maps.shape)}."
+        )
     channels = maps.shape[1]
     size = _chunk_size(chunk, images)
     forwards = 0
@@ -175,7 +186,8 @@ def _chunk_size(chunk: int | str, images: Tensor) -> int:
 
 def _free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
-        # What torch's allocator has reserved and not given out is free for us, though the driver counts it as used.
+        # What torch's allocator has reserved and not given out is free for us, though the driver counts it as
+        # used.
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + unused
     try:
@@ -209,5 +221,11 @@ def _bar(total: int, progress: bool | None):
         from tqdm import tqdm
     except ImportError:
         return _NoBar()
-    delay = 0 if progress else SECONDS_WITHOUT_BAR
-    return tqdm(total=total, desc="masked images", unit=" images", delay=delay, mininterval=0.5, leave=bool(progress))
+    return tqdm(
+        total=total,
+        desc="masked images",
+        unit=" images",
+        mininterval=0.5,
+        delay=0 if progress else SECONDS_WITHOUT_BAR,
+        leave=bool(progress),
+    )

@@ -1,4 +1,4 @@
-"""What the parity tests share: four networks with random weights, three images, and a table of the errors."""
+"""What the parity tests share: four networks with random weights, three images, a record of the errors."""
 
 from types import SimpleNamespace
 
@@ -15,7 +15,11 @@ NAMES = ("tiny_vgg", "tiny_resnet", "squeezenet1_1", "mobilenet_v2")
 def _build(name: str) -> nn.Module:
     """In evaluation mode, 10 classes, with weights that keep the signal alive through all layers."""
     torch.manual_seed(0)
-    net = networks.build(name) if name in networks.NAMES else torchvision.models.get_model(name, num_classes=10)
+    net = (
+        networks.build(name)
+        if name in networks.NAMES
+        else torchvision.models.get_model(name, num_classes=10)
+    )
     generator = torch.Generator().manual_seed(1)
     for module in net.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):
@@ -44,29 +48,20 @@ def case(request):
     return SimpleNamespace(name=request.param, net=net, images=images, targets=targets)
 
 
-class Largest:
-    """Holds our result against another's, and remembers the largest difference of each comparison."""
+@pytest.fixture
+def largest(record_property):
+    """check(what, ours, theirs, tolerance) holds maps (B, h, w) against another's and notes the error."""
 
-    def __init__(self):
-        self.errors: dict[str, float] = {}
-
-    def check(self, what: str, ours: torch.Tensor, theirs, tolerance: float = 1e-5) -> None:
+    def check(what: str, ours: torch.Tensor, theirs, tolerance: float = 1e-5) -> None:
         theirs = torch.as_tensor(theirs).detach()
         assert ours.shape == theirs.shape and ours.isfinite().all() and theirs.isfinite().all()
         assert ours.amax((1, 2)).min() > 0, "a flat map proves nothing: choose another seed"
         error = (ours - theirs).abs().max().item()
-        self.errors[what] = max(error, self.errors.get(what, 0))
+        record_property(f"{what}: largest difference", f"{error:.1e}")
+        print(f"{what}: largest difference {error:.1e}")
         assert error <= tolerance, f"{what}: the largest difference is {error:.1e}, more than {tolerance:.0e}"
 
-
-@pytest.fixture(scope="module")
-def largest(record_testsuite_property):
-    """Prints the table at the end of a file (seen with `pytest -s`; in the XML report it is a property)."""
-    table = Largest()
-    yield table
-    for what, error in table.errors.items():
-        record_testsuite_property(what, error)
-        print(f"\n{what}: largest difference {error:.1e}", end="")
+    return check
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,10 @@
 """Grad-CAM, Grad-CAM++, Layer-CAM and XGrad-CAM's quantity against captum, grad-cam and torchcam.
 
-Which package is a valid oracle for what: captum and grad-cam for Grad-CAM; grad-cam and torchcam for Layer-CAM and
-XGrad-CAM; for Grad-CAM++ only grad-cam, and that with logits so large that its epsilon of 1e-6 does not matter
-(torchcam's coefficient is never divided by its denominator). All see the same layers, whose outputs no in-place
-operation overwrites: there grad-cam and torchcam would explain the overwritten activation.
+Which package is a valid oracle for what: captum and grad-cam for Grad-CAM; grad-cam and torchcam for
+Layer-CAM and XGrad-CAM; for Grad-CAM++ only grad-cam, and that with logits so large that its epsilon of 1e-6
+does not matter (torchcam's coefficient is never divided by its denominator). All see the same layers, whose
+outputs no in-place operation overwrites: there grad-cam and torchcam would explain the overwritten
+activation.
 """
 
 import pytest
@@ -20,7 +21,12 @@ from cambook.explanation import to_map
 from cambook.methods.look import weighted_sum
 
 # A layer in the middle of each network besides the last one: Layer-CAM's own ground.
-MIDDLE = {"tiny_vgg": "features.22", "tiny_resnet": "layer2", "squeezenet1_1": "features.7", "mobilenet_v2": "features.6"}
+MIDDLE = {
+    "tiny_vgg": "features.22",
+    "tiny_resnet": "layer2",
+    "squeezenet1_1": "features.7",
+    "mobilenet_v2": "features.6",
+}
 
 
 @pytest.fixture(params=["last", "middle"])
@@ -51,29 +57,29 @@ def test_grad_cam_and_captum(case, layer, largest):
         case.images, target=case.targets, relu_attributions=True
     )[:, 0]
     scale = e.raw.abs().amax()
-    largest.check(f"Grad-CAM, captum, {case.name}", e.raw.relu() / scale, theirs / scale)
+    largest(f"Grad-CAM, captum, {case.name}", e.raw.relu() / scale, theirs / scale)
 
 
 def test_grad_cam_and_grad_cam(case, layer, largest):
     e = methods.grad_cam(case.net, case.images, case.targets, layers=layer)
-    largest.check(f"Grad-CAM, grad-cam, {case.name}", e.map, of_grad_cam(GradCAM, case.net, case, layer))
+    largest(f"Grad-CAM, grad-cam, {case.name}", e.map, of_grad_cam(GradCAM, case.net, case, layer))
 
 
 def test_grad_cam_and_torchcam(case, layer, largest, stretched):
     e = methods.grad_cam(case.net, case.images, case.targets, layers=layer)
     theirs = of_torchcam(torchcam.GradCAM, case, layer)
-    largest.check(f"Grad-CAM, torchcam, {case.name}", stretched(e.raw), stretched(theirs))
+    largest(f"Grad-CAM, torchcam, {case.name}", stretched(e.raw), stretched(theirs))
 
 
 def test_layer_cam_and_grad_cam(case, layer, largest):
     e = methods.layer_cam(case.net, case.images, case.targets, layers=layer)
-    largest.check(f"Layer-CAM, grad-cam, {case.name}", e.map, of_grad_cam(LayerCAM, case.net, case, layer))
+    largest(f"Layer-CAM, grad-cam, {case.name}", e.map, of_grad_cam(LayerCAM, case.net, case, layer))
 
 
 def test_layer_cam_and_torchcam(case, layer, largest, stretched):
     e = methods.layer_cam(case.net, case.images, case.targets, layers=layer)
     theirs = of_torchcam(torchcam.LayerCAM, case, layer)
-    largest.check(f"Layer-CAM, torchcam, {case.name}", stretched(e.raw), stretched(theirs))
+    largest(f"Layer-CAM, torchcam, {case.name}", stretched(e.raw), stretched(theirs))
 
 
 def test_xgrad_cam_from_what_capture_gives(case, layer, largest, stretched):
@@ -86,9 +92,9 @@ def test_xgrad_cam_from_what_capture_gives(case, layer, largest, stretched):
     weights = torch.where(total == 0, 0, mixed / total)
     raw = weighted_sum(weights, activations)
     heat, _ = to_map(raw, case.images.shape[-2:])
-    largest.check(f"XGrad-CAM, grad-cam, {case.name}", heat, of_grad_cam(XGradCAM, case.net, case, layer))
+    largest(f"XGrad-CAM, grad-cam, {case.name}", heat, of_grad_cam(XGradCAM, case.net, case, layer))
     theirs = of_torchcam(torchcam.XGradCAM, case, layer)
-    largest.check(f"XGrad-CAM, torchcam, {case.name}", stretched(raw), stretched(theirs))
+    largest(f"XGrad-CAM, torchcam, {case.name}", stretched(raw), stretched(theirs))
 
 
 class Louder(nn.Module):
@@ -107,16 +113,16 @@ def test_grad_cam_pp_and_grad_cam(case, layer, largest):
     net, layer = Louder(case.net), f"net.{layer}"
     e = methods.grad_cam_pp(net, case.images, case.targets, layers=layer, trace=True)
     if (e.trace["activations"] < 0).any():
-        pytest.skip("with negative activations the denominator has roots, where grad-cam's epsilon always matters")
+        pytest.skip("with negative activations the denominator has roots, where grad-cam's epsilon shows")
     theirs = of_grad_cam(GradCAMPlusPlus, net, case, layer)
-    largest.check(f"Grad-CAM++, grad-cam (logits x 100), {case.name}", e.map, theirs, tolerance=1e-3)
+    largest(f"Grad-CAM++, grad-cam (logits x 100), {case.name}", e.map, theirs, tolerance=1e-3)
 
 
 def test_grad_cam_pp_and_its_equation(case, layer, largest, stretched):
     """a = g² / (2g² + ΣA g³) in double precision, without any epsilon, at the network's own scale.
 
-    In a layer with negative activations (MobileNet's bottlenecks) the denominator has roots with g > 0, and near them
-    float32 rounding is amplified: hence the wider tolerance there.
+    In a layer with negative activations (MobileNet's bottlenecks) the denominator has roots with g > 0, and
+    near them float32 rounding is amplified: hence the wider tolerance there.
     """
     e = methods.grad_cam_pp(case.net, case.images, case.targets, layers=layer, trace=True)
     activations, g = e.trace["activations"].double(), e.trace["gradients"].double()
@@ -125,4 +131,4 @@ def test_grad_cam_pp_and_its_equation(case, layer, largest, stretched):
     weights = (a * g.relu()).sum((2, 3))
     raw = (weights[:, :, None, None] * activations).sum(1)
     tolerance = 1e-4 if (activations < 0).any() else 1e-5
-    largest.check(f"Grad-CAM++, equation, {case.name}", stretched(e.raw), stretched(raw).float(), tolerance)
+    largest(f"Grad-CAM++, equation, {case.name}", stretched(e.raw), stretched(raw).float(), tolerance)

@@ -116,9 +116,10 @@ def test_what_captums_interface_has_and_the_methods_have_not(model, images):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_quantus_calling_convention(name, model, images):
-    """NumPy in, NumPy out at full size, keywords that mean nothing to us, and the model that is handed over."""
+    """NumPy in, NumPy out at full size, keywords that mean nothing to us, the model that is handed over."""
     explain = adapters.quantus(name, layers="relu")
-    heat = explain(model=model, inputs=images.double().numpy(), targets=np.array([2, 0]), device="cpu", normalise=True)
+    inputs, targets = images.double().numpy(), np.array([2, 0])
+    heat = explain(model=model, inputs=inputs, targets=targets, device="cpu", normalise=True)
     assert isinstance(heat, np.ndarray) and heat.shape == (2, 1, 12, 16) and heat.dtype == np.float32
     expected = getattr(methods, name)(model, images, [2, 0], layers="relu").map
     np.testing.assert_array_equal(heat[:, 0], expected.numpy())
@@ -129,8 +130,8 @@ def test_quantus_explains_the_model_it_is_given(model, images):
     explain = adapters.quantus("layer_cam", layers="conv")
     torch.manual_seed(9)
     copy = Pooled().eval()
-    targets = np.array([1, 1])
-    assert np.abs(explain(model, images.numpy(), targets) - explain(copy, images.numpy(), targets)).max() > 0.1
+    one, other = (explain(net, images.numpy(), np.array([1, 1])) for net in (model, copy))
+    assert np.abs(one - other).max() > 0.1
 
 
 def test_quantus_needs_layers_by_name(model):

@@ -70,7 +70,8 @@ def test_explain_prints_classes_with_probabilities(explain, photo, weights, caps
     for line, value, number in zip(lines[1:6], *map(torch.Tensor.tolist, top), strict=True):
         assert line.split() == [f"{value:.1%}", CLASSES[number], f"({number})"]
     best = int(top.indices[0])
-    assert lines[6] == f"grad_cam for {CLASSES[best]} ({best}) at layer layer4.1, 2 images through the network"
+    found = f"grad_cam for {CLASSES[best]} ({best}) at layer layer4.1, 2 images through the network"
+    assert lines[6] == found
     assert lines[7].startswith("wrote ") and len(lines) == 8
 
 
@@ -161,7 +162,8 @@ def test_commands(capsys):
 
 def _python(*arguments):
     environment = os.environ | {"PYTHONPATH": str(LIB)}
-    return subprocess.run([sys.executable, *map(str, arguments)], capture_output=True, text=True, env=environment)
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment)
 
 
 def test_from_the_shell(tmp_path):

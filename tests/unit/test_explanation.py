@@ -35,7 +35,7 @@ def test_largest_value_is_exactly_one(scale):
 
 @pytest.mark.parametrize("value", [0.0, -3.0, 0.1, 1e-30])
 def test_without_evidence_the_map_is_zero_and_says_so(value):
-    """Nothing positive, or the same everywhere: zero, not NaN and not rounding noise stretched into a picture."""
+    """Nothing positive, or the same everywhere: zero, not NaN and not rounding noise stretched to a map."""
     raw = torch.full((2, 3, 5), value)
     raw[1, 2, 1] = 4
     heat, flat = to_map(raw, (13, 17))
@@ -70,7 +70,8 @@ def test_explanation_as_numpy():
         map=heat, raw=torch.rand(2, 3, 4), layers=["a"], targets=torch.tensor([1, 2]), scores=torch.rand(2),
         forwards=2, config={}, flat=flat,
     )    # fmt: skip
-    assert isinstance(e.numpy(), np.ndarray) and e.numpy().shape == (2, 6, 8) and e.numpy().dtype == np.float32
+    array = e.numpy()
+    assert isinstance(array, np.ndarray) and array.shape == (2, 6, 8) and array.dtype == np.float32
     assert e.trace == {}
 
 

@@ -1,4 +1,4 @@
-"""The methods on networks so small that the answer is known, and on the book's two networks with random weights."""
+"""The methods on networks so small that the answer is known, and on the book's two with random weights."""
 
 import itertools
 
@@ -40,7 +40,7 @@ class Pooled(nn.Module):
 
 
 class Linear(nn.Module):
-    """The score is a given weighted sum of the layer's cells, so the gradient is that weight: (classes, K, h, w)."""
+    """The score is a given weighted sum of the layer's cells: weights (classes, K, h, w) are its gradient."""
 
     def __init__(self, weights):
         super().__init__()
@@ -64,7 +64,7 @@ def state(model):
         ],
         "training": [module.training for module in model.modules()],
         "requires_grad": [parameter.requires_grad for parameter in model.parameters()],
-        "grad": [None if parameter.grad is None else parameter.grad.tolist() for parameter in model.parameters()],
+        "grad": [None if each.grad is None else each.grad.tolist() for each in model.parameters()],
         "values": {name: value.tolist() for name, value in model.state_dict().items()},
     }
 
@@ -133,8 +133,8 @@ def published(activations, gradients):
 
 @pytest.mark.parametrize("scale", [1.0, 1e-4, 1e-12, 1e3])
 def test_grad_cam_pp_follows_the_published_equation(scale):
-    """Non-uniform A, both signs, g = 0. The sum over A is outside of g³; the denominator does take part; and with tiny
-    gradients no epsilon outweighs the signal."""
+    """Non-uniform A, both signs, g = 0. The sum over A is outside of g³; the denominator does take part; and
+    with tiny gradients no epsilon outweighs the signal."""
     weights = random(2, 3, 4, 5) * scale
     weights[:, 1, :2] = 0
     images = random(2, 3, 4, 5, seed=1)
@@ -218,8 +218,9 @@ def test_score_cams_scores():
 
 
 def test_channel_softmax_leaves_out_what_was_skipped():
-    weights = channel_softmax(torch.tensor([[1.0, 9.0, 1.0], [1.0, 2.0, 3.0]]), torch.tensor([[0, 1, 0], [1, 1, 1]]) > 0)
-    assert weights.tolist() == [[0.5, 0, 0.5], [0, 0, 0]]
+    increase = torch.tensor([[1.0, 9.0, 1.0], [1.0, 2.0, 3.0]])
+    skipped = torch.tensor([[False, True, False], [True, True, True]])
+    assert channel_softmax(increase, skipped).tolist() == [[0.5, 0, 0.5], [0, 0, 0]]
 
 
 # Heads for CAM
@@ -285,7 +286,7 @@ def test_cam_needs_class_numbers():
 
 @pytest.mark.parametrize("method", EVERY, **by_name)
 def test_targets(method):
-    """Top-1, one number for all, one for each, in any container; each image is explained for its own class."""
+    """Top-1, one number for all, one for each, in any container; each image gets its own class."""
     model, images = Pooled(), random(3, 3, 8, 10)
     top = model(images).argmax(1)
     assert torch.equal(method(model, images).targets, top)
@@ -351,7 +352,7 @@ def test_zero_weights_give_a_zero_map(method):
 
 
 def test_purely_negative_evidence():
-    """All zero like a failure, but `flat` says so and `raw` keeps what was found; nothing is turned around."""
+    """All zero like a failure, but `flat` says so, `raw` keeps what was found, and nothing is inverted."""
     model = Pooled()
     with torch.no_grad():
         model.fc.weight.copy_(-model.fc.weight.abs())
@@ -458,9 +459,10 @@ def test_layer_that_runs_twice():
 @pytest.mark.parametrize("method", EVERY, **by_name)
 def test_odd_sizes(method, nets):
     """No size is built in, and height is not width."""
-    net = nets["tiny_resnet"]
-    e = method(net, random(1, 3, 65, 91), 3, **({"chunk": 64} if method is methods.score_cam else {}))
-    assert e.map.shape == (1, 65, 91) and e.raw.shape == (1, 5, 6)
+    # 64 instead of 512 masks for Score-CAM
+    layer, size = ("layer1", (33, 46)) if method is methods.score_cam else ("layer4", (5, 6))
+    e = method(nets["tiny_resnet"], random(1, 3, 65, 91), 3, layers=layer)
+    assert e.map.shape == (1, 65, 91) and e.raw.shape == (1, *size)
 
 
 def test_the_map_lies_where_the_evidence_is():
@@ -516,7 +518,7 @@ def test_in_place_relus_of_a_whole_network(nets):
 
 @pytest.mark.parametrize("method", EVERY, **by_name)
 def test_the_model_comes_back_as_it_was(method):
-    """Flags that differ from module to module, a gradient of the caller's, a frozen parameter, a hook of the caller's."""
+    """Flags that differ from module to module, a frozen parameter, a gradient and a hook of the caller's."""
     model = nn.Sequential(Pooled(), nn.BatchNorm1d(3))[0]
     model.train()
     model.relu.eval()
@@ -538,13 +540,11 @@ def test_the_model_comes_back_as_it_was(method):
 
 @pytest.mark.parametrize("method", EVERY, **by_name)
 def test_frozen_models_and_the_callers_modes(method):
-    """No parameter asks for a gradient, or the caller forbids them, or the model is in training mode: same map."""
+    """No parameter wants a gradient, the caller forbids them, or the model is in training mode: same map."""
     torch.manual_seed(0)
     model = networks.build("tiny_resnet").eval()
     images = random(1, 3, 48, 64)
-    options = {"layers": "layer2"} if method is not methods.cam else {}
-    if method is methods.score_cam:
-        options["chunk"] = 64
+    options = {"layers": "layer1"} if method is not methods.cam else {}
     expected = method(model, images, 3, **options).map
     with torch.no_grad():
         torch.testing.assert_close(method(model, images, 3, **options).map, expected)
@@ -565,7 +565,7 @@ def test_data_parallel_is_refused():
 
 @pytest.mark.parametrize("method", EVERY, **by_name)
 def test_forwards_are_what_went_through(method):
-    """Counted by the network itself: the clean pass, the tracing for "auto", the masked images, the baseline."""
+    """Counted by the network: the clean pass, the tracing for "auto", the masked images, the baseline."""
 
     class Counting(Pooled):
         images = 0

@@ -10,7 +10,7 @@ from cambook import scoring, targets
 
 
 class Plain(nn.Module):
-    """Class scores from the mean colour: a masked image's score can be worked out by hand. Notes what it is asked."""
+    """Class scores from the mean colour, which can be worked out by hand. Notes what it is asked."""
 
     def __init__(self, classes=3):
         super().__init__()
@@ -72,7 +72,8 @@ def test_two_channels_by_hand():
             return torch.stack([total, -total], 1)
 
     image = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])
-    maps = torch.tensor([[[[0.0, 5.0], [0.0, 0.0]], [[2.0, 2.0], [3.0, 4.0]]]])    # masks 0 1 / 0 0 and 0 0 / .5 1
+    maps = torch.tensor([[[[0.0, 5.0], [0.0, 0.0]], [[2.0, 2.0], [3.0, 4.0]]]])
+    # The masks: 0 1 / 0 0 and 0 0 / 0.5 1.
     got = scoring.masked_scores(Total(), image, maps, 0)
     assert got.values.tolist() == [[2.0, 5.5]]
     assert scoring.masked_scores(Total(), image, maps, 1).values.tolist() == [[-2.0, -5.5]]
@@ -112,7 +113,7 @@ def test_forwards_are_counted_and_chunks_kept_to():
 
 
 def test_channels_without_a_mask_are_skipped():
-    """Constant, NaN and infinite channels have no min-max: no pass, value 0, and the others are not disturbed."""
+    """Constant, NaN and infinite channels have no min-max: no pass, value 0, the others as before."""
     model, images, maps = Plain(), random(1, 3, 7, 5), random(1, 6, 3, 3)
     whole = scoring.masked_scores(model, images, maps, [1]).values
     maps[0, 0] = 0
@@ -155,7 +156,7 @@ def test_scores_that_are_not_finite_are_skipped():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_with_a_dead_channel(dtype):
-    """Masks are normalised in float32: an epsilon would vanish in half precision and a dead channel give NaN."""
+    """Masks are normalised in float32: in half precision an epsilon vanishes and a dead channel gives NaN."""
     images, maps = random(1, 3, 8, 8), random(1, 4, 4, 4).relu()
     maps[0, 1] = 0
     maps[0, 2] *= 1e-4
@@ -197,13 +198,14 @@ def test_nothing_is_read_back_while_it_runs():
         resolved = targets.resolve([0], torch.zeros(1, 3))
         with Record() as record:
             scoring.masked_scores(Plain(), images, maps, resolved, chunk=chunk)
-        return [name for name in record.operations if name in ("_local_scalar_dense", "nonzero", "is_nonzero", "equal")]
+        waiting = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal")
+        return [name for name in record.operations if name in waiting]
 
     assert waits(2) == waits(24) == ["_local_scalar_dense", "nonzero"]
 
 
 def test_evaluation_and_inference_mode_without_hooks():
-    """Batch statistics and flags stay, no graph is built, and no hook copies activations during the passes."""
+    """Batch statistics and flags stay, no graph is built, no hook copies activations during the passes."""
 
     class Watched(Plain):
         def __init__(self):
@@ -214,7 +216,8 @@ def test_evaluation_and_inference_mode_without_hooks():
 
         def forward(self, images):
             hooks = sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in self.modules())
-            self.seen.append((self.norm.training, torch.is_inference_mode_enabled(), hooks))
+            training = self.norm.training or self.drop.training
+            self.seen.append((training, torch.is_inference_mode_enabled(), hooks))
             return super().forward(self.drop(self.norm(images)))
 
     model = Watched().train()
@@ -234,7 +237,8 @@ def test_an_exception_leaves_the_flags():
 
     model = Broken().train()
     with pytest.raises(RuntimeError, match="on purpose"):
-        scoring.masked_scores(model, random(1, 3, 4, 4), random(1, 2, 2, 2), targets.resolve(0, torch.zeros(1, 3)))
+        resolved = targets.resolve(0, torch.zeros(1, 3))
+        scoring.masked_scores(model, random(1, 3, 4, 4), random(1, 2, 2, 2), resolved)
     assert model.training and not torch.is_inference_mode_enabled()
 
 
@@ -260,7 +264,8 @@ def test_auto_keeps_to_free_memory(monkeypatch):
     images = random(1, 3, 32, 32)
     one = (3 * 3 + scoring.PLANES_INSIDE) * 32 * 32 * 4
     for affordable, expected in ((0, 1), (3, 3), (10_000, scoring.LARGEST_CHUNK["cpu"])):
-        monkeypatch.setattr(scoring, "_free_bytes", lambda device, n=affordable: int(n * one / scoring.MEMORY_SHARE) + 9)
+        free = int(affordable * one / scoring.MEMORY_SHARE) + 9
+        monkeypatch.setattr(scoring, "_free_bytes", lambda device, free=free: free)
         model = Plain()
         scoring.masked_scores(model, images, random(1, 40, 4, 4), targets.resolve(0, torch.zeros(1, 3)))
         assert max(model.batches) == expected
@@ -275,8 +280,9 @@ def test_free_memory_is_found_or_assumed(monkeypatch):
     assert scoring._free_bytes(cpu) == scoring.ASSUMED_FREE
 
 
-@pytest.mark.parametrize(("progress", "seconds", "shown"), [(True, 5, True), (False, 0, False), (None, 5, False),
-                                                            (None, 0, True)])
+@pytest.mark.parametrize(
+    ("progress", "seconds", "shown"), [(True, 5, True), (False, 0, False), (None, 5, False), (None, 0, True)]
+)
 def test_progress_bar(capsys, monkeypatch, progress, seconds, shown):
     """On request, or by itself in a run that takes longer than a few seconds."""
     monkeypatch.setattr(scoring, "SECONDS_WITHOUT_BAR", seconds)
@@ -287,7 +293,8 @@ def test_progress_bar(capsys, monkeypatch, progress, seconds, shown):
 
 def test_without_tqdm(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "tqdm", None)
-    assert scoring.masked_scores(Plain(), random(1, 3, 4, 4), random(1, 4, 2, 2), [0], progress=True).forwards == 5
+    got = scoring.masked_scores(Plain(), random(1, 3, 4, 4), random(1, 4, 2, 2), [0], progress=True)
+    assert got.forwards == 5
 
 
 def test_scores_of_plain_images():

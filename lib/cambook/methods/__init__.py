@@ -1,4 +1,5 @@
-"""The finished methods, one file a paper. All are called `f(model, images, targets=None, *, layers="auto", …)`."""
+"""The finished methods, one file a paper, all called
+`f(model, images, targets=None, *, layers="auto", …)`."""
 
 from .cam import cam
 from .grad_cam import grad_cam

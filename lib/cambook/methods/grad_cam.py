@@ -1,7 +1,7 @@
 """Grad-CAM: weights from the mean gradient.
 
-R. R. Selvaraju, M. Cogswell, A. Das, R. Vedantam, D. Parikh, D. Batra, "Grad-CAM: Visual Explanations from Deep
-Networks via Gradient-based Localization", ICCV 2017, arXiv 1610.02391.
+R. R. Selvaraju, M. Cogswell, A. Das, R. Vedantam, D. Parikh, D. Batra, "Grad-CAM: Visual Explanations from
+Deep Networks via Gradient-based Localization", ICCV 2017, arXiv 1610.02391.
 """
 
 from torch import Tensor, nn
@@ -15,12 +15,12 @@ def grad_cam(
 ) -> Explanation:
     """Grad-CAM: α_k = (1/Z) Σ_ij ∂y/∂A_k,ij and L = ReLU(Σ_k α_k A_k), Z = h·w.
 
-    model: any network with a (B, classes) output. images: (B, C, H, W), normalised. targets: None (top-1), an int, a
-    list, a 1-D tensor, or callables on one row of the output. layers: "auto" (the last spatial layer), a name or a
-    module. trace: keep "weights" (B, K), "activations" and "gradients" (B, K, h, w).
+    model: any network with a (B, classes) output. images: (B, C, H, W), normalised. targets: None (top-1), an
+    int, a list, a 1-D tensor, or callables on one row of the output. layers: "auto" (the last spatial layer),
+    a name or a module. trace: keep "weights" (B, K), "activations" and "gradients" (B, K, h, w).
 
-    The gradient is that of the logit y. That of the softmax probability mixes in every other class, and vanishes where
-    the network is sure. One forward and one backward pass a batch.
+    The gradient is that of the logit y. That of the softmax probability mixes in every other class, and
+    vanishes where the network is sure. One forward and one backward pass a batch.
 
     Source: the formula is the ancestor's, written from memory and checked against captum's LayerGradCam.
     Raises ValueError or TypeError, in one sentence, for a layer, target or image that does not fit.

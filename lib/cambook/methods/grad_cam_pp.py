@@ -20,15 +20,15 @@ def grad_cam_pp(
 
         a_k,ij = g² / (2 g² + (Σ_ab A_k,ab) g³).
 
-    The sum over A is a factor of g³, not inside a sum with it, and a is 0 where the denominator is 0. The factor
-    exp(y) of ∂Y/∂A is the same for a whole image and left out of w. The coefficient is not invariant to the scale of
-    the logit: doubling y changes the map.
+    The sum over A is a factor of g³, not inside a sum with it, and a is 0 where the denominator is 0. The
+    factor exp(y) of ∂Y/∂A is the same for a whole image and left out of w. The coefficient is not invariant
+    to the scale of the logit: doubling y changes the map.
 
     Arguments, cost and errors as in `grad_cam`; trace also has "coefficients", a (B, K, h, w).
 
-    Source: the equation is the ancestor's, written from memory, and checked against the grad-cam package up to its
-    epsilon. The authors' own TensorFlow code also divides a by its sum over the cells with a positive gradient, which
-    the equation does not; that is not done here.
+    Source: the equation is the ancestor's, written from memory, and checked against the grad-cam package up
+    to its epsilon. The authors' own TensorFlow code also divides a by its sum over the cells with a positive
+    gradient, which the equation does not; that is not done here.
     """
     seen = look("grad_cam_pp", model, images, targets, layers, gradients=True)
     a = coefficients(seen.activations, seen.gradients)
@@ -46,8 +46,8 @@ def grad_cam_pp(
 def coefficients(activations: Tensor, gradients: Tensor) -> Tensor:
     """a (B, K, h, w) from A and g of that shape.
 
-    g² is divided out, which gives 1 / (2 + ΣA · g) for g ≠ 0: the same number, but no g³ that underflows. An epsilon
-    in the denominator instead would outweigh g² in real networks, where |g| is often below 1e-3.
+    g² is divided out, which gives 1 / (2 + ΣA · g) for g ≠ 0: the same number, but no g³ that underflows. An
+    epsilon in the denominator instead would outweigh g² in real networks, where |g| is often below 1e-3.
     """
     total = activations.sum((2, 3), keepdim=True)
     denominator = 2 + total * gradients

@@ -1,7 +1,7 @@
 """Layer-CAM: a weight for each cell, so that shallow layers can be explained too.
 
-P.-T. Jiang, C.-B. Zhang, Q. Hou, M.-M. Cheng, Y. Wei, "LayerCAM: Exploring Hierarchical Class Activation Maps for
-Localization", IEEE Transactions on Image Processing 30, 2021.
+P.-T. Jiang, C.-B. Zhang, Q. Hou, M.-M. Cheng, Y. Wei, "LayerCAM: Exploring Hierarchical Class Activation Maps
+for Localization", IEEE Transactions on Image Processing 30, 2021.
 """
 
 from torch import Tensor, nn
@@ -15,9 +15,9 @@ def layer_cam(
 ) -> Explanation:
     """Layer-CAM: L = ReLU(Σ_k ReLU(g_k) ⊙ A_k), with g = ∂y/∂A of the logit y, cell by cell.
 
-    Grad-CAM averages the gradient over the map before it multiplies; that is wrong where the gradient changes sign
-    within a map, as it does in shallow layers. Arguments, cost and errors as in `grad_cam`; the trace's "weights" are
-    ReLU(g), (B, K, h, w).
+    Grad-CAM averages the gradient over the map before it multiplies; that is wrong where the gradient changes
+    sign within a map, as it does in shallow layers. Arguments, cost and errors as in `grad_cam`; the trace's
+    "weights" are ReLU(g), (B, K, h, w).
 
     One layer a call: the paper's fusion of several layers is not part of it.
     Source: the formula is the ancestor's, written from memory and checked against grad-cam and torchcam.

@@ -1,4 +1,4 @@
-"""What the methods of one layer begin and end with: look at the layer, and make an Explanation of what was seen."""
+"""How the methods of one layer begin and end: look at the layer, make an Explanation of what was seen."""
 
 from dataclasses import dataclass
 
@@ -15,8 +15,9 @@ from ..explanation import Explanation, to_map
 class Look:
     """One layer during one clean pass: everything a method needs to compute its weights.
 
-    images: (B, C, H, W) in the network's precision; activations: (B, K, h, w) and gradients (the same, or None), in
-    float32 at least; targets: resolved; scores: (B,) float32, of the clean images; forwards: images run so far.
+    images: (B, C, H, W) in the network's precision; activations: (B, K, h, w) and gradients (the same, or
+    None), in float32 at least; targets: resolved; scores: (B,) float32, of the clean images; forwards: images
+    run so far.
     """
 
     images: Tensor
@@ -29,12 +30,15 @@ class Look:
     forwards: int
     config: dict
 
-    def explain(self, raw: Tensor, more_forwards: int = 0, trace: dict | None = None, **config) -> Explanation:
-        """The Explanation of the signed weighted sum raw (B, h, w); more_forwards and config add to what is known."""
+    def explain(
+        self, raw: Tensor, more_forwards: int = 0, trace: dict | None = None, **config
+    ) -> Explanation:
+        """The Explanation of the signed weighted sum raw (B, h, w); the rest adds to what is known."""
         if not raw.isfinite().all():
             raise ValueError(
-                f"The activations or gradients of layer {self.layer!r} are not finite for {self.images.dtype}: "
-                "convert the network to float32 or bfloat16, or look for NaN in its weights."
+                f"The activations or gradients of layer {self.layer!r} are not finite for "
+                f"{self.images.dtype}: convert the network to float32 or bfloat16, or look for NaN in its "
+                "weights."
             )
         raw = raw.float()
         heat, flat = to_map(raw, self.images.shape[-2:])
@@ -52,18 +56,28 @@ class Look:
 
 
 def look(
-    method: str, model: nn.Module, images: Tensor, targets, layers, *, gradients: bool, kind: targets_.Kind = "logit"
+    method: str,
+    model: nn.Module,
+    images: Tensor,
+    targets,
+    layers,
+    *,
+    gradients: bool,
+    kind: targets_.Kind = "logit",
 ) -> Look:
-    """Run the images through the model once and keep what `layers` computes (and its gradients, if asked for).
+    """Run the images through the model once and keep what `layers` computes (with gradients, if asked for).
 
-    layers: "auto" (`models.last_layer`, one more image through the network), a name, a module, or a list of one.
+    layers: "auto" (`models.last_layer`, one more image through the network), a name, a module, or a list of
+    one.
     """
     images = check_images(model, images)
     forwards = len(images)
     chosen = layers
     if isinstance(layers, (list, tuple)):
         if len(layers) != 1:
-            raise ValueError(f"{method} explains one layer, but {len(layers)} were given: call it once for each.")
+            raise ValueError(
+                f"{method} explains one layer, but {len(layers)} were given: call it once for each."
+            )
         chosen = layers[0]
     if isinstance(chosen, str) and chosen == "auto":
         chosen = models.last_layer(model, images)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from .. import scoring
 from .. import targets as targets_
 from ..explanation import Explanation
-from .look import look, weighted_sum
+from .look import Look, look, weighted_sum
 
 WEIGHTINGS = ("softmax", "probability")
 
@@ -34,23 +34,28 @@ def score_cam(
 
     The mask is H_k = minmax(upsample(A_k)). There are two published weightings:
 
-    - weighting="softmax" (paper): the channel-wise increase of confidence CIC_k = f_c(X ⊙ H_k) − f_c(X_b), then
-      α = softmax over the channels. Because of the softmax the baseline X_b cancels out of the map.
-    - weighting="probability" (official code): α_k is the class's probability for X ⊙ H_k itself, without a softmax
-      over the channels.
+    - weighting="softmax" (paper): the channel-wise increase of confidence CIC_k = f_c(X ⊙ H_k) − f_c(X_b),
+      then α = softmax over the channels. Because of the softmax the baseline X_b cancels out of the map.
+    - weighting="probability" (official code): α_k is the class's probability for X ⊙ H_k itself, without a
+      softmax over the channels.
 
     images: (B, C, H, W), normalised. targets, layers: as in `grad_cam`.
-    score: f_c; None is "logit" for the first weighting (the paper's tables leave it open; official code and peers
-        differ) and "probability" for the second, which knows no other. A callable works with the first.
-    order, align_corners, chunk, progress: as in `scoring.masked_scores`. The official code upsamples, then normalises.
-    baseline: X_b, (1 or B, C, H, W) in the model's input space; None is zeros (paper), which is the mean colour.
-    trace: keep "weights", "masked_scores", "increase" (CIC) and "skipped", all (B, K); "activations" (B, K, h, w); and
-        "baseline_scores" (B,). With the second weighting there is no increase and no baseline.
+    score: f_c; None is "logit" for the first weighting (as in the packages grad-cam and torchcam) and
+        "probability" for the second (as in the official code), which knows no other. With the first a
+        callable works as well.
+    order, align_corners, chunk, progress: as in `scoring.masked_scores`. The official code upsamples, then
+        normalises.
+    baseline: X_b, (1 or B, C, H, W) in the model's input space; None is zeros (paper), which is the mean
+        colour.
+    trace: keep "weights", "masked_scores", "increase" (CIC) and "skipped", all (B, K); "activations" (B, K,
+        h, w); and "baseline_scores" (B,). With the second weighting there is no increase and no baseline.
 
-    A constant channel has no mask; it is skipped, gets weight 0 and takes no part in the softmax (official code skips
-    it; our reading for the paper's weighting). Cost: about K forward passes an image, all counted in `forwards`.
+    A constant channel has no mask; it is skipped, gets weight 0 and takes no part in the softmax (official
+    code skips it; our reading for the paper's weighting). Cost: about K forward passes an image, all counted
+    in `forwards`.
 
-    Raises ValueError or TypeError, in one sentence, for a layer, target, image, score or baseline that does not fit.
+    Raises ValueError or TypeError, in one sentence, for a layer, target, image, score or baseline that does
+    not fit.
     """
     if weighting not in WEIGHTINGS:
         raise ValueError(f"The weighting is one of {', '.join(WEIGHTINGS)}, not {weighting!r}.")
@@ -101,13 +106,15 @@ def channel_softmax(increase: Tensor, skipped: Tensor) -> Tensor:
     return torch.softmax(increase.masked_fill(skipped, float("-inf")), dim=1).masked_fill(skipped, 0)
 
 
-def _baseline_scores(model: nn.Module, seen, baseline: Tensor | None, score: targets_.Kind) -> tuple[Tensor, int]:
+def _baseline_scores(
+    model: nn.Module, seen: Look, baseline: Tensor | None, score: targets_.Kind
+) -> tuple[Tensor, int]:
     """f_c(X_b) for each image, (B,), and how many images that took: one if all share a baseline."""
     if baseline is None:
         baseline = torch.zeros_like(seen.images[:1])
     if baseline.shape[1:] != seen.images.shape[1:] or len(baseline) not in (1, len(seen.images)):
         raise ValueError(
-            f"The baseline has shape {tuple(baseline.shape)}, but must be one image of the size of the images, "
+            f"The baseline has shape {tuple(baseline.shape)}, but must be one image of the images' size, "
             f"(1, {', '.join(map(str, seen.images.shape[1:]))}), or one for each."
         )
     output = scoring.outputs(model, baseline)
