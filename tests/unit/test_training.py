@@ -15,7 +15,8 @@ from cambook.world import evaluate, networks, train
 def short_plan(monkeypatch):
     """A training of seconds: 192 scenes, two epochs."""
     monkeypatch.setattr(train, "SCENES", 192)
-    monkeypatch.setattr(train, "STAGES", {"tiny_vgg": ((1, 32), (1, 64)), "tiny_resnet": ((2, 32),)})
+    monkeypatch.setattr(train, "PLAN", {"tiny_vgg": ((1e-3, ((1, 32), (1, 64))),),
+                                        "tiny_resnet": ((1e-3, ((1, 32),)), (1e-4, ((1, 32),)))})
 
 
 @pytest.mark.parametrize("name", networks.NAMES)

@@ -70,7 +70,7 @@ def card(name: str, facts: dict) -> str:
     head = " | ".join(CLASSES)
     rows = "\n".join(f"| **{label}** | " + " | ".join(map(str, row)) + " |"
                      for label, row in zip(CLASSES, facts["confusion"]))
-    stages = ", ".join(f"{epochs} epochs at {size} px" for epochs, size in facts["stages"])
+    stages = ", ".join(f"{epochs} epochs at {size} px" for _, stages in facts["plan"] for epochs, size in stages)
     return f"""# {name}
 
 {networks.build(name).__class__.__doc__.split(chr(10))[0]}

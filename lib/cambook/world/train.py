@@ -24,9 +24,12 @@ TRAINING_SEEDS = 1_000_000           # the first seed of the training scenes; th
 SCENES, TWO_CLASS = 20_000, 0.3      # scenes in the training set, and the share of them that shows two classes
 BATCH = 64
 
-# (epochs, side of the pictures in pixels): small pictures teach shapes cheaply, full size finishes.
-STAGES = {"tiny_vgg": ((6, 64), (3, 96), (2, 128)), "tiny_resnet": ((5, 64), (3, 96), (2, 128))}
-LEARNING_RATE = {"tiny_vgg": 1e-3, "tiny_resnet": 2e-3}
+# Cycles of (peak learning rate, ((epochs, side of the pictures in pixels), …)): small pictures teach shapes cheaply,
+# full size finishes. The rate rises and falls once a cycle.
+PLAN = {
+    "tiny_vgg": ((1e-3, ((6, 64), (3, 96), (2, 128))), (5e-4, ((2, 128),))),
+    "tiny_resnet": ((2e-3, ((5, 64), (3, 96), (2, 128))),),
+}
 
 
 def example(index: int) -> tuple[np.ndarray, np.ndarray]:
@@ -80,28 +83,32 @@ def train(name: str, folder: Path, seed: int = 0) -> Path:
     torch.set_flush_denormal(True)        # arithmetic with denormal numbers is many times slower
     model = networks.TinyVGG(batch_norm=True) if name == "tiny_vgg" else networks.build(name)
     model.to(memory_format=torch.channels_last)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE[name], weight_decay=1e-2)
-    sizes = [size for epochs, size in STAGES[name] for _ in range(epochs)]
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, max_lr=LEARNING_RATE[name], total_steps=len(sizes) * (len(images) // BATCH), pct_start=.15)
+    optimiser = torch.optim.AdamW(model.parameters(), weight_decay=1e-2)
+    cycles = [(peak, [size for epochs, size in stages for _ in range(epochs)]) for peak, stages in PLAN[name]]
+    epochs = [(peak, len(sizes), i, size) for peak, sizes in cycles for i, size in enumerate(sizes)]
     checkpoint, seconds, first = folder / f"{name}.checkpoint", 0., 0
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
-        if (state["seed"], state["sizes"]) != (seed, sizes):
+        if (state["seed"], state["epochs"]) != (seed, epochs):
             raise ValueError(f"{checkpoint} was written with another seed or plan: delete it, or choose another folder.")
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
-        schedule.load_state_dict(state["schedule"])
         generator.set_state(state["generator"])
         torch.set_rng_state(state["dropout"])
         first, seconds = state["epoch"], state["seconds"]
 
-    for epoch in range(first, len(sizes)):
+    steps = len(images) // BATCH
+    for epoch, (peak, length, position, size) in list(enumerate(epochs))[first:]:
+        if position == 0 or epoch == first:          # a new cycle, or the place in it where the training was stopped
+            schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, peak, total_steps=length * steps, pct_start=.15)
+            if position:
+                schedule.load_state_dict(state["schedule"])
+                optimiser.load_state_dict(state["optimiser"])        # again: a new schedule begins by setting the rate
         begin, right, total, seen = time.perf_counter(), 0, 0., 0
-        order = torch.randperm(len(images), generator=generator)[: len(images) // BATCH * BATCH]
-        bar = tqdm(order.split(BATCH), desc=f"{name} {epoch + 1}/{len(sizes)} at {sizes[epoch]} px")
+        order = torch.randperm(len(images), generator=generator)[: steps * BATCH]
+        bar = tqdm(order.split(BATCH), desc=f"{name} {epoch + 1}/{len(epochs)} at {size} px")
         for rows in bar:
-            batch, target = augment(images[rows], sizes[epoch], generator), targets[rows]
+            batch, target = augment(images[rows], size, generator), targets[rows]
             output = model(batch)
             loss = F.cross_entropy(output, target)
             optimiser.zero_grad(set_to_none=True)
@@ -116,7 +123,7 @@ def train(name: str, folder: Path, seed: int = 0) -> Path:
         part = checkpoint.with_suffix(".part")
         torch.save({"model": model.state_dict(), "optimiser": optimiser.state_dict(), "schedule": schedule.state_dict(),
                     "generator": generator.get_state(), "dropout": torch.get_rng_state(),
-                    "epoch": epoch + 1, "seconds": seconds, "seed": seed, "sizes": sizes}, part)
+                    "epoch": epoch + 1, "seconds": seconds, "seed": seed, "epochs": epochs}, part)
         part.replace(checkpoint)
 
     if name == "tiny_vgg":
@@ -124,6 +131,6 @@ def train(name: str, folder: Path, seed: int = 0) -> Path:
     weights = folder / f"{name}.safetensors"
     save_file({key: value.contiguous() for key, value in model.state_dict().items()}, weights)
     (folder / f"{name}.run.json").write_text(json.dumps({
-        "seed": seed, "scenes": len(images), "stages": STAGES[name], "minutes": round(seconds / 60, 1),
+        "seed": seed, "scenes": len(images), "plan": PLAN[name], "minutes": round(seconds / 60, 1),
         "threads": torch.get_num_threads(), "torch": torch.__version__}, indent=1) + "\n")
     return weights
