@@ -45,6 +45,7 @@ def capture(model: nn.Module, images: Tensor, layers: str | nn.Module | Sequence
     """
     # A caller's inference mode would forbid gradients; what is made from here on are ordinary tensors.
     with torch.inference_mode(False), torch.set_grad_enabled(score is not None):
+        # A clone, because networks that start with an in-place operation would overwrite the caller's images.
         images = check_images(model, images).detach().clone()
         if isinstance(layers, (str, nn.Module)):
             layers = [layers]
@@ -53,12 +54,10 @@ def capture(model: nn.Module, images: Tensor, layers: str | nn.Module | Sequence
             raise ValueError("No layer was asked for: give at least one name.")
         if score is not None:
             _check_differentiable(model)
-            images.requires_grad_()         # carries the gradient where all parameters are frozen
         # Evaluation mode lasts until after the backward pass: networks that save memory run parts of it
         # again there.
         with frozen_eval(model):
-            # A second clone: a network that starts with an in-place operation may not overwrite a leaf.
-            kept, output = _run(model, images.clone(), modules, track=score is not None)
+            kept, output = _run(model, images, modules, track=score is not None)
             gradients = {} if score is None else _gradients(kept, output, score)
         activations = {name: kept[name].detach() for name in modules}
         return Captured(activations, gradients, output.detach(), list(modules))
@@ -78,7 +77,7 @@ def _run(model: nn.Module, images: Tensor, modules: dict[str, nn.Module], track:
             with torch.set_grad_enabled(track):
                 own = output.clone()
                 if track and not own.requires_grad:
-                    own.requires_grad_()        # a part of the model that runs without gradients ends here
+                    own.requires_grad_()        # behind frozen parameters, or parts that run without gradients
                 seen[name].append(own)
                 return own.clone() if track else None
         return keep

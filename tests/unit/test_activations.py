@@ -293,6 +293,14 @@ def test_half_precision_with_dead_channels(vgg, images, dtype):
         assert (wide - narrow).abs().max() < 0.02 * wide.abs().max()
 
 
+def test_under_autocast_the_precision_is_that_of_the_layer(vgg, images):
+    full = capture(vgg, images, LAYER, scorer(1)).activations[LAYER]
+    with torch.autocast("cpu", torch.bfloat16):
+        got = capture(vgg, images, LAYER, scorer(1))
+    assert got.activations[LAYER].dtype == got.gradients[LAYER].dtype == torch.bfloat16
+    assert (got.activations[LAYER] - full).abs().max() < 0.02 * full.abs().max()
+
+
 def test_no_tensor_is_kept_alive_by_the_model(vgg, images):
     import gc
     import weakref

@@ -165,6 +165,12 @@ def test_networks_without_a_map_say_so():
         models.last_layer(vit, torch.rand(1, 3, 16, 16))
 
 
+def test_images_are_checked():
+    for wrong, sentence in [(torch.rand(3, 8, 8), "pass image"), (torch.rand(0, 3, 8, 8), "nothing to explain")]:
+        with pytest.raises(ValueError, match=sentence):
+            models.last_layer(networks.build("tiny_vgg"), wrong)
+
+
 def test_layer_by_name_and_by_module():
     net = networks.build("tiny_vgg")
     assert models.layer(net, "features.29") == ("features.29", net.features[29])

@@ -11,6 +11,7 @@ from torch import nn
 
 from cambook import models, world
 from cambook.models import Preprocessing, loading
+from cambook.models.weights import sha256
 from cambook.world import networks
 
 NAME = "shufflenet_v2_x0_5"         # small, and quick to build
@@ -53,7 +54,7 @@ def shipped(monkeypatch, tmp_path):
     """A folder of shipped weights which a test may damage."""
     path = tmp_path / "tiny_vgg.safetensors"
     safetensors.torch.save_file(networks.build("tiny_vgg").state_dict(), path)
-    (tmp_path / "tiny_vgg.json").write_text(json.dumps({"sha256": loading._sha256(path)}))
+    (tmp_path / "tiny_vgg.json").write_text(json.dumps({"sha256": sha256(path)}))
     monkeypatch.setattr(loading, "EMBEDDED_WEIGHTS", tmp_path)
     return tmp_path
 
@@ -151,6 +152,9 @@ def test_files_that_hold_something_else(tmp_path, state):
     torch.save({"epoch": 3, "state_dict": state}, tmp_path / "checkpoint.pth")
     with pytest.raises(ValueError, match="holds a dict with 'epoch', 'state_dict' instead of a state dict"):
         models.load(NAME, tmp_path / "checkpoint.pth")
+    torch.save({1: torch.zeros(2)}, tmp_path / "numbers.pth")
+    with pytest.raises(ValueError, match="holds a dict with 1 instead of a state dict"):
+        models.load(NAME, tmp_path / "numbers.pth")
     torch.save([1, 2], tmp_path / "list.pth")
     with pytest.raises(ValueError, match="holds a list instead of a state dict"):
         models.load(NAME, tmp_path / "list.pth")
@@ -171,7 +175,7 @@ def test_weights_that_do_not_fit_name_the_first_keys(tmp_path, state):
 
 def test_the_checksum_in_a_files_name(tmp_path, state):
     torch.save(state, tmp_path / "w.pth")
-    digest = loading._sha256(tmp_path / "w.pth")
+    digest = sha256(tmp_path / "w.pth")
     for name in (f"mine-{digest[:8]}.pth", "mine-20240131.pth"):        # the second is a date
         (tmp_path / "w.pth").rename(tmp_path / name)
         models.load(NAME, tmp_path / name)

@@ -82,6 +82,7 @@ class _Call:
 
 def _watch(net: nn.Module, images: Tensor) -> tuple[list[_Call], tuple[int, ...]]:
     """All modules in the order in which they finish a forward pass, and the shape of the network's output."""
+    image = check_images(net, images)[:1].clone()       # a clone, in case the network starts in place
     names = {module: name for name, module in net.named_modules()}
     calls: list[_Call] = []
 
@@ -95,7 +96,7 @@ def _watch(net: nn.Module, images: Tensor) -> tuple[list[_Call], tuple[int, ...]
         for module in names:
             hooks.append(module.register_forward_hook(note, with_kwargs=True))
         with frozen_eval(net), torch.no_grad():
-            output = forward(net, check_images(net, images[:1]).clone())
+            output = forward(net, image)
     finally:
         for hook in hooks:
             hook.remove()

@@ -2,7 +2,6 @@
 
 import dataclasses
 import difflib
-import hashlib
 import json
 import re
 from http.client import HTTPException
@@ -10,10 +9,11 @@ from pathlib import Path
 from pickle import UnpicklingError
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from .preprocessing import Preprocessing
 from .running import check_model
+from .weights import first_line, fit_state, read_state, sha256
 
 IMAGENET = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), resize=256, crop=224)
 EMBEDDED = ("tiny_vgg", "tiny_resnet")
@@ -103,7 +103,7 @@ def _embedded(name: str, weights: str | Path | None) -> tuple[nn.Module, Preproc
 
     path = _shipped(name) if weights is None else _path(weights)
     net = networks.build(name)
-    _fit(net, name, _read(path), path)
+    fit_state(net, name, read_state(path), path)
     return net, Preprocessing(networks.MEAN, networks.STD, resize=128, crop=128), CLASSES
 
 
@@ -119,7 +119,7 @@ def _shipped(name: str) -> Path:
         expected = json.loads(card.read_text(encoding="utf-8"))["sha256"]
     except (ValueError, KeyError, TypeError):
         raise ValueError(f"The model card {card} is damaged: install cambook again.") from None
-    if _sha256(path) != expected:
+    if sha256(path) != expected:
         raise ValueError(f"The checksum of {path} is not the one in its model card, so the file was damaged "
                          "or changed: install cambook again.")
     return path
@@ -178,9 +178,9 @@ def _download(name: str, weights: object) -> nn.Module:
         # Torch keeps a file only after it arrived whole, so a file that is there was damaged later.
         stored = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
         if stored.exists():
-            raise ValueError(f"The stored weights {stored} are damaged ({_first_line(error)}): delete the "
+            raise ValueError(f"The stored weights {stored} are damaged ({first_line(error)}): delete the "
                              "file, so that it is downloaded again, or give weights=PATH.") from error
-        reason = getattr(error, "reason", None) or _first_line(error)
+        reason = getattr(error, "reason", None) or first_line(error)
         raise FileNotFoundError(f"The weights of {name} could not be downloaded ({reason}): fetch "
                                 f"{weights.url} on another machine and give the file with "
                                 "weights=PATH.") from error
@@ -189,7 +189,7 @@ def _download(name: str, weights: object) -> nn.Module:
 def _from_file(name: str, path: Path) -> nn.Module:
     import torchvision
 
-    state = _read(path)
+    state = read_state(path)
     options = {}
     if name in ("googlenet", "inception_v3"):
         # torchvision's weights expect an older normalisation, which the builder switches on only with its
@@ -202,53 +202,5 @@ def _from_file(name: str, path: Path) -> nn.Module:
         state = {re.sub(r"(denselayer\d+\.(?:norm|conv))\.(?=\d)", r"\1", key): value
                  for key, value in state.items()}
     net = torchvision.models.get_model(name, weights=None, **options)
-    _fit(net, name, state, path)
+    fit_state(net, name, state, path)
     return net
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    """The state dict in a file; nothing in the file is executed."""
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no weights file {path}: check the path.")
-    named = re.search(r"-([0-9a-f]{8,64})\.[a-z]+$", path.name)
-    # Digits alone are more often a date than a checksum.
-    if named and not named[1].isdigit() and not _sha256(path).startswith(named[1]):
-        raise ValueError(f"The checksum of {path} does not begin with {named[1]} as its name says: fetch it "
-                         "again (or rename it, if the name means something else).")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:      # the readers raise many types, from EOFError to UnpicklingError
-        raise ValueError(f"{path} cannot be read as a state dict, so it is damaged or something else "
-                         f"({_first_line(error)}): fetch it again, or save net.state_dict().") from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        keys = f" with {', '.join(map(repr, list(state)[:4]))}" if isinstance(state, dict) else ""
-        raise ValueError(f"{path} holds a {type(state).__name__}{keys} instead of a state dict: "
-                         "save net.state_dict() alone.")
-    return state
-
-
-def _fit(net: nn.Module, name: str, state: dict[str, Tensor], path: Path) -> None:
-    """Copy a state dict into the network; the sentence names the first keys that do not fit."""
-    own = net.state_dict()
-    reshaped = [f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}" for key in own
-                if key in state and state[key].shape != own[key].shape]
-    # Not strict, because torch knows which keys (num_batches_tracked) the files of older versions may lack.
-    missing, unexpected = ([], []) if reshaped else net.load_state_dict(state, strict=False)
-    problems = [f"{what} {', '.join(keys[:3])}{' …' if len(keys) > 3 else ''}" for what, keys in (
-        ("they lack", missing), ("the network has no", unexpected), ("other shapes:", reshaped)) if keys]
-    if problems:
-        raise ValueError(f"The weights in {path} do not fit {name} ({'; '.join(problems)}): give those of "
-                         "this network; a changed network is built by yourself and passed as a module.")
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
