@@ -183,7 +183,10 @@ esac
 
     def test_an_old_or_missing_python_is_named(self, house):
         old = house / "old-python"
-        old.write_text('#!/bin/sh\n[ "$1" = --version ] && echo Python 3.9.1 || exit 1\n')
+        pretend = "import sys; sys.version_info = (3, 9, 1); exec(sys.argv[1])"
+        old.write_text(
+            f'#!/bin/sh\n[ "$1" = --version ] && echo Python 3.9.1 || exec {sys.executable} -c "{pretend}" "$2"\n'
+        )
         old.chmod(0o755)
         done = self.make(house, "run", f"PYTHON={old}")
         assert (
