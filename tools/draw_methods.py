@@ -44,7 +44,7 @@ def main() -> None:
     columns = ["the scene", *TITLES.values()]
     fig = Figure(figsize=(12, 4.5), dpi=96, facecolor="white")
     axes = fig.subplots(len(rows), len(columns))
-    for line, (name, pictures) in zip(axes, rows.items()):
+    for row, (line, (name, pictures)) in enumerate(zip(axes, rows.items())):
         for axis, title in zip(line, columns):
             if pictures[title] is None:
                 axis.text(
@@ -59,7 +59,7 @@ def main() -> None:
             else:
                 axis.imshow(pictures[title], interpolation="nearest")
             axis.set(xticks=[], yticks=[])
-            if line is axes[0]:
+            if row == 0:
                 axis.set_title(title)
         line[0].set_ylabel(name)
     fig.suptitle(
