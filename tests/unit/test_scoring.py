@@ -63,6 +63,16 @@ def test_values_are_the_definition(kind, order, align_corners):
     assert got.values.dtype == torch.float32 and not got.skipped.any()
 
 
+@pytest.mark.parametrize("order", scoring.ORDERS)
+@pytest.mark.parametrize("scale", [1e-12, 1e-30])
+def test_weak_channels_have_full_masks(order, scale):
+    """The division is by the exact range: an epsilon would dim the masks of weak channels."""
+    images, maps = random(1, 3, 6, 9), random(1, 4, 3, 4, seed=2)
+    strong = scoring.masked_scores(Plain(), images, maps, [1], order=order)
+    weak = scoring.masked_scores(Plain(), images, maps * scale, [1], order=order)
+    torch.testing.assert_close(weak.values, strong.values, atol=1e-5, rtol=0)
+
+
 def test_two_channels_by_hand():
     """A black and white picture, two masks that are already of its size: numbers that fit on a line."""
 
