@@ -39,7 +39,7 @@ test-all: $(STAMP)  ## the tests with the slow ones (every notebook with every n
 	@$(PYTEST) $(NBVAL) -m "not browser" tests notebooks $(ARGS)
 
 test-browser: $(STAMP)  ## the playground in a real browser (needs Chromium)
-	@$(PY) -m pytest -m browser tests $(ARGS)
+	@$(PY) -m pytest -m browser tests/browser $(ARGS)
 
 store: $(STAMP)  ## for authors: execute the notebooks in place and store their outputs
 	@$(PY) tools/store_notebooks.py $(ARGS)
