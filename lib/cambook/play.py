@@ -7,7 +7,6 @@ import base64
 import html
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from numbers import Real
 
 from .show.paint import array, png
 
@@ -20,37 +19,38 @@ except ImportError as error:
 def scrub(frames: Sequence, labels: Sequence[str], *, alt: str, name: str = "step") -> "Playground":
     """A slider through a row of pictures.
 
-    frames: (H, W, 3) uint8 pictures. labels: one per frame, shown beside the slider. alt: what the pictures show; the
-    current label is added to it. name: what the slider moves through. Arrow keys move the slider.
+    frames: (H, W, 3) uint8 pictures. labels: one per frame. alt: what the pictures show; the current label is added to
+    it. name: what the slider moves through.
     """
     labels = [str(label) for label in labels]
-    if len(frames) != len(labels) or len(set(labels)) != len(labels):
-        raise ValueError(f"{len(frames)} frames need as many different labels; got {len(labels)}: {labels}.")
+    if len(frames) != len(labels):
+        raise ValueError(f"{len(frames)} frames need as many labels; got {len(labels)}: {labels}.")
     by_label = dict(zip(labels, frames))
-    slider = ipywidgets.SelectionSlider(options=labels, description=name, style={"description_width": "initial"})
-    return Playground({name: slider}, lambda **choice: by_label[choice[name]], alt)
+    return explorer({name: labels}, lambda **choice: by_label[choice[name]], alt=alt)
 
 
 def explorer(options: Mapping[str, Sequence], render: Callable, *, alt: str) -> "Playground":
-    """A menu (or, for numbers, a slider) per option, and the picture that belongs to the choice.
+    """A slider per option, and the picture that belongs to the choice.
 
-    options: name -> its choices. render(**choice) -> (H, W, 3) uint8 picture. Every combination is rendered now, so
-    keep render cheap: compute the maps in the cell before and let render only pick one and paint it.
-    alt: what the pictures show; the current choice is added to it. Tab and arrow keys reach everything.
+    options: name -> its choices, all different. render(**choice) -> (H, W, 3) uint8 picture. Every combination is
+    rendered now, so keep render cheap: compute the maps in the cell before and let render only pick one and paint it.
+    alt: what the pictures show; the current choice is added to it.
+    Tab goes from slider to slider, the arrow keys left and right move one. (Menus would be no good: JupyterLab takes their
+    arrow keys for itself, to go from cell to cell.)
     """
     for name, choices in options.items():
-        if not choices:
-            raise ValueError(f"option {name!r} has no choices: give at least one.")
-    return Playground({name: _control(name, choices) for name, choices in options.items()}, render, alt)
+        if not choices or len(set(choices)) != len(choices):
+            raise ValueError(f"option {name!r} needs choices, all different; got {list(choices)}.")
+    return Playground({name: _slider(name, choices) for name, choices in options.items()}, render, alt)
 
 
 class Playground(ipywidgets.VBox):
-    """Controls above a picture. `controls`: name -> widget; `picture`: the HTML widget that holds the `<img>`."""
+    """Sliders above a picture. `controls`: name -> slider; `picture`: the HTML widget that holds the `<img>`."""
 
     def __init__(self, controls: Mapping[str, ipywidgets.Widget], render: Callable, alt: str):
-        if not isinstance(alt, str) or not alt.strip():
+        if not alt.strip():
             raise ValueError("alt must say what the pictures show, for those who cannot see them.")
-        self.controls, self.alt = dict(controls), alt
+        self.controls, self.alt = dict(controls), alt.strip().rstrip(".")
         self._pages = {}
         for choice in itertools.product(*(control.options for control in controls.values())):
             named = dict(zip(controls, choice))
@@ -67,6 +67,7 @@ class Playground(ipywidgets.VBox):
         width *= max(1, 384 // width)  # small pictures are enlarged, by whole numbers
         data = base64.b64encode(png(picture)).decode("ascii")
         return (
+            f"<div>{html.escape(now)}</div>"
             f'<img class="cambook-picture" alt="{html.escape(f"{self.alt}: {now}")}" '
             f'style="width: {width}px; max-width: 100%" src="data:image/png;base64,{data}">'
         )
@@ -86,8 +87,8 @@ class Playground(ipywidgets.VBox):
         return {**bundle, "text/plain": f"Playground, run this notebook to use it. {self.alt}. {choices}."}
 
 
-def _control(name: str, choices: Sequence) -> ipywidgets.Widget:
-    numeric = all(isinstance(choice, Real) and not isinstance(choice, bool) for choice in choices)
-    kind = ipywidgets.SelectionSlider if numeric and len(choices) > 2 else ipywidgets.Dropdown
-    return kind(options=list(choices), value=choices[0], description=name, style={"description_width": "initial"})
-
+def _slider(name: str, choices: Sequence) -> ipywidgets.SelectionSlider:
+    """Without its own readout, which would be one more stop for the Tab key: the choice is written above the picture."""
+    return ipywidgets.SelectionSlider(
+        options=list(choices), description=name, readout=False, style={"description_width": "6em"}, layout={"width": "26em"}
+    )

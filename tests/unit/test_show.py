@@ -253,7 +253,7 @@ def test_an_own_figure_is_opaque_and_not_shown_twice(shown):
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
-    fig, axes = plt.subplots(figsize=(3, 2), dpi=200, facecolor="none")
+    fig, axes = plt.subplots(figsize=(3, 2), dpi=200, facecolor="black")
     axes.plot([0, 1], [1, 0])
     show.figure(fig, alt="A line that falls.")
     page = shown[0][0]
