@@ -185,14 +185,15 @@ def test_dropout_is_off_and_batch_statistics_are_not_updated(images):
 
 
 def test_a_model_whose_train_method_is_its_own():
-    class Stubborn(FunctionalRelu):
-        def train(self, mode=True):
-            super().train(mode)
-            self.norm.eval()
-            return self
+    class Merging(FunctionalRelu):
+        """Changes its weights when it is switched, as networks with low-rank adapters do."""
 
-    net = Stubborn()
-    net.norm.training = True
+        def train(self, mode=True):
+            with torch.no_grad():
+                self.conv.weight += 1
+            return super().train(mode)
+
+    net = Merging()
     before = state_of(net)
     capture(net, torch.rand(1, 3, 8, 9), "norm")
     assert_same(before, state_of(net))
