@@ -141,6 +141,20 @@ def test_module_lists_wrappers_and_keyword_arguments_are_looked_through():
     assert stages == ["net.stages.0.1", "net.stages.1.1"]
 
 
+@pytest.mark.parametrize("steps, expected", [((2, 2), ["0.a", "0.b"]), ((2, 1), ["0"])])
+def test_a_module_is_looked_into_if_it_spans_several_resolutions(steps, expected):
+    class Backbone(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = (nn.Conv2d(3, 3, 3, stride=step, padding=1) for step in steps)
+
+        def forward(self, x):
+            return self.b(self.a(x))
+
+    net = nn.Sequential(Backbone(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 5))
+    assert models.stage_layers(net, torch.rand(1, 3, 16, 24)) == expected
+
+
 def test_a_head_of_class_maps_is_not_a_layer_but_an_equal_convolution_in_the_middle_is():
     class Head(nn.Module):
         def __init__(self, last):
