@@ -155,6 +155,12 @@ def test_a_module_is_looked_into_if_it_spans_several_resolutions(steps, expected
     assert models.stage_layers(net, torch.rand(1, 3, 16, 24)) == expected
 
 
+@pytest.mark.parametrize("stride", [(2, 1), (1, 2)])
+def test_a_stage_ends_where_either_side_shrinks(stride):
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1, stride), nn.Flatten())
+    assert models.stage_layers(net, torch.rand(1, 3, 16, 24)) == ["1", "2"]
+
+
 def test_a_head_of_class_maps_is_not_a_layer_but_an_equal_convolution_in_the_middle_is():
     class Head(nn.Module):
         def __init__(self, last):
