@@ -1,6 +1,7 @@
 """What the notebooks assert, printed so that a re-run can be compared line by line.
 
-The tolerance sits inside `check` and no measured difference is printed: nbval compares text and knows no tolerance.
+The tolerance sits inside `check` and no measured difference is printed: nbval compares text and knows no
+tolerance.
 """
 
 from collections.abc import Callable
@@ -17,27 +18,30 @@ def check(name: str, got, expected, atol: float = 1e-6) -> None:
     """Assert that two values agree, and print one line that is the same on every machine.
 
     name: a sentence worth reading; for a numbered equation it starts with "eq. 1.3: ".
-    got, expected: tensors, arrays, (nested) lists, numbers, bools or strings, of the same shape. Bools, strings and
-    whole numbers must be equal; anything else may differ by atol in each element. NaN agrees with nothing.
-    Raises AssertionError with both values, the largest gap and its place; ValueError when atol is negative.
+    got, expected: tensors, arrays, (nested) lists, numbers, bools or strings, of the same shape. Bools,
+    strings and whole numbers must be equal; anything else may differ by atol in each element. NaN agrees with
+    nothing. Raises AssertionError with both values, the largest gap and its place; ValueError when atol is
+    negative.
     """
     if not atol >= 0:
         raise ValueError(f"atol is the largest difference allowed, 0 or more; got {atol}.")
     got, expected = _value(got), _value(expected)
     problem = _difference(got, expected, atol)
     if problem:
-        raise AssertionError(f"FAIL {name}: {problem}\n     got {_written(got)}\nexpected {_written(expected)}")
+        raise AssertionError(
+            f"FAIL {name}: {problem}\n     got {_written(got)}\nexpected {_written(expected)}"
+        )
     exact = atol == 0 or (got.dtype.kind in "biuU" and expected.dtype.kind in "biuU")
     shape = str(got.shape) if got.ndim else "one value"
     print(f"PASS {name}   {shape}  {'equal' if exact else f'within {atol:g}'}")
 
 
 def fingerprint(map) -> None:
-    """Print a map as text: size, smallest and largest value, where the largest is, and the means of a 4×4 grid.
+    """Print a map as text: size, extremes, the place of the peak, and the means of a 4×4 grid.
 
-    map: (H, W) tensor or array. Two digits, and places as cells of the grid (row, column), so that the text survives
-    the last digits of another machine. A map that leaves [-1, 1], or is small, is divided by its largest magnitude first,
-    which is printed.
+    map: (H, W) tensor or array. Two digits, and places as cells of the grid (row, column), so that the text
+    survives the last digits of another machine. A map that leaves [-1, 1], or is small, is divided by its
+    largest magnitude first, which is printed.
     """
     map = torch.as_tensor(array(map)).double()
     if map.ndim != 2 or not torch.isfinite(map).all():
@@ -55,10 +59,11 @@ def fingerprint(map) -> None:
 
 
 def check_exercise(number: str, function: Callable) -> None:
-    """Try the reader's function on the cases of one exercise and print the verdict; never raises for a wrong answer.
+    """Try the reader's function on the cases of one exercise and print the verdict.
 
-    number: as in the text, "1.2". function: the reader's. As long as it returns nothing (or `...`, or raises
-    NotImplementedError) the exercise counts as not yet written, so that the notebook runs from top to bottom.
+    number: as in the text, "1.2". function: the reader's. A wrong answer is printed and not raised, and as long
+    as the function returns nothing (or `...`, or raises NotImplementedError) the exercise counts as not yet
+    written, so that the notebook runs from top to bottom.
     """
     tests = exercises.tests()
     if number not in tests:
@@ -71,6 +76,8 @@ def check_exercise(number: str, function: Callable) -> None:
         try:
             answer = function(*args, **kwargs)
         except NotImplementedError as error:
+            if error.args:                       # torch's own, with a message: for instance the mean of bools
+                raise
             raise _NotWritten from error
         if answer is None or answer is Ellipsis:
             raise _NotWritten
@@ -83,7 +90,8 @@ def check_exercise(number: str, function: Callable) -> None:
     except AssertionError as error:
         print(f"exercise {number}: not right yet, case {cases}: {error}")
     except Exception as error:
-        print(f"exercise {number}: not right yet, case {cases}: your function stopped with {type(error).__name__}: {error}")
+        stopped = f"your function stopped with {type(error).__name__}: {error}"
+        print(f"exercise {number}: not right yet, case {cases}: {stopped}")
     else:
         print(f"PASS exercise {number}   {cases} cases")
 
@@ -122,9 +130,8 @@ def _difference(got: np.ndarray, expected: np.ndarray, atol: float) -> str:
     if gap.max() <= atol:
         return ""
     worst = np.unravel_index(gap.argmax(), gap.shape)
-    return (
-        f"largest gap {gap.max():.3g}{_at(worst)}, {got[worst]:.6g} against {expected[worst]:.6g} (allowed {atol:g})."
-    )
+    values = f"{got[worst]:.6g} against {expected[worst]:.6g}"
+    return f"largest gap {gap.max():.3g}{_at(worst)}, {values} (allowed {atol:g})."
 
 
 def _first(wrong: np.ndarray) -> str:

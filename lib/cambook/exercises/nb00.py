@@ -3,16 +3,19 @@
 import torch
 
 
-def stretch(answer) -> None:
+def rescale(answer) -> None:
     generator = torch.Generator().manual_seed(0)
     for shape in ((2, 2), (3, 5), (1, 7)):
         raw = torch.randn(shape, generator=generator)
         raw[0, 0], raw[-1, -1] = -1, 2.
         got = answer(raw.clone())
         assert tuple(got.shape) == shape, f"a map of shape {shape} came back as {tuple(got.shape)}."
-        assert got.min() >= 0, "there are negative values left: what speaks against the class must go before the stretching."
+        assert got.min() >= 0, "there are negative values left: what speaks against the class must go before the rescaling."
         expected = raw.clamp(min=0) / 2
         assert torch.allclose(got, expected, atol=1e-6), f"for raw values with maximum 2, expected\n{expected}\nbut got\n{got}"
+    faint = torch.tensor([[0., 1e-9], [2e-9, 0.]])
+    assert torch.allclose(answer(faint.clone()), faint / 2e-9, atol=1e-5), (
+        "a faint map must reach 1 as well: a small number added to the denominator dims it.")
     raised = answer(torch.full((2, 2), 3.) + torch.tensor([[0., 1.], [2., 1.]]))
     assert raised.min() == 0, "the smallest value must become 0, also where all values are positive."
     for name, raw in (("of zeros", torch.zeros(3, 4)), ("with negative values only", -torch.rand(3, 4)),
@@ -45,4 +48,4 @@ def centre_hits(answer) -> None:
         assert abs(got - count) < 1e-6, f"{int(count * len(batch))} of {len(batch)} masks cover the centre: expected {count}, got {got:g}."
 
 
-TESTS = {"0.1": stretch, "0.2": box_energy, "0.3": centre_hits}
+TESTS = {"0.1": rescale, "0.2": box_energy, "0.3": centre_hits}
