@@ -1,4 +1,4 @@
-"""Playgrounds: widgets over pictures that are all made beforehand, so that an answer is one message to the browser.
+"""Playgrounds: sliders over pictures that are all made beforehand: an answer is one message to the browser.
 
 The picture is an HTML widget with an `<img>` and not ipywidgets' Image, because the latter has no alt text.
 """
@@ -19,8 +19,8 @@ except ImportError as error:
 def scrub(frames: Sequence, labels: Sequence[str], *, alt: str, name: str = "step") -> "Playground":
     """A slider through a row of pictures.
 
-    frames: (H, W, 3) uint8 pictures. labels: one per frame. alt: what the pictures show; the current label is added to
-    it. name: what the slider moves through.
+    frames: (H, W, 3) uint8 pictures. labels: one per frame. alt: what the pictures show; the current label is
+    added to it. name: what the slider moves through.
     """
     labels = [str(label) for label in labels]
     if len(frames) != len(labels):
@@ -32,11 +32,12 @@ def scrub(frames: Sequence, labels: Sequence[str], *, alt: str, name: str = "ste
 def explorer(options: Mapping[str, Sequence], render: Callable, *, alt: str) -> "Playground":
     """A slider per option, and the picture that belongs to the choice.
 
-    options: name -> its choices, all different. render(**choice) -> (H, W, 3) uint8 picture. Every combination is
-    rendered now, so keep render cheap: compute the maps in the cell before and let render only pick one and paint it.
+    options: name -> its choices, all different. render(**choice) -> (H, W, 3) uint8 picture. Every
+    combination is rendered now, so keep render cheap: compute the maps in the cell before and let render only
+    pick one and paint it.
     alt: what the pictures show; the current choice is added to it.
-    Tab goes from slider to slider, the arrow keys left and right move one. (Menus would be no good: JupyterLab takes their
-    arrow keys for itself, to go from cell to cell.)
+    Tab goes from slider to slider, the arrow keys left and right move one. (Menus would be no good:
+    JupyterLab takes their arrow keys for itself, to go from cell to cell.)
     """
     for name, choices in options.items():
         if not choices or len(set(choices)) != len(choices):
@@ -45,7 +46,7 @@ def explorer(options: Mapping[str, Sequence], render: Callable, *, alt: str) -> 
 
 
 class Playground(ipywidgets.VBox):
-    """Sliders above a picture. `controls`: name -> slider; `picture`: the HTML widget that holds the `<img>`."""
+    """Sliders above a picture. `controls`: name -> slider; `picture`: the HTML widget with the `<img>`."""
 
     def __init__(self, controls: Mapping[str, ipywidgets.Widget], render: Callable, alt: str):
         if not alt.strip():
@@ -88,7 +89,11 @@ class Playground(ipywidgets.VBox):
 
 
 def _slider(name: str, choices: Sequence) -> ipywidgets.SelectionSlider:
-    """Without its own readout, which would be one more stop for the Tab key: the choice is written above the picture."""
+    """Without its readout, one more stop for the Tab key: the choice is written above the picture."""
     return ipywidgets.SelectionSlider(
-        options=list(choices), description=name, readout=False, style={"description_width": "6em"}, layout={"width": "26em"}
+        options=list(choices),
+        description=name,
+        readout=False,
+        style={"description_width": "6em"},
+        layout={"width": "26em"},
     )

@@ -14,7 +14,8 @@ FOLDER = ROOT / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))
 KERNEL = "python3"
 
-# A kernel called python3 that somebody registered for their user account must not win over this environment's.
+# A kernel called python3 that somebody registered for their user account must not win over this
+# environment's.
 os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")
 
 
@@ -39,7 +40,10 @@ def calls(cell: NotebookNode, function: str) -> list[ast.Call]:
     """The calls of a function in a cell, as check(…) or as module.check(…)."""
     found = []
     for node in ast.walk(tree(cell)):
-        if isinstance(node, ast.Call) and function in (getattr(node.func, "id", ""), getattr(node.func, "attr", "")):
+        if isinstance(node, ast.Call) and function in (
+            getattr(node.func, "id", ""),
+            getattr(node.func, "attr", ""),
+        ):
             found.append(node)
     return found
 
@@ -48,7 +52,11 @@ def check_names(cell: NotebookNode) -> list[str]:
     """The first argument of every check(…) in a cell; of f-strings the fixed parts."""
     names = []
     for call in calls(cell, "check"):
-        parts = [node.value for node in ast.walk(call.args[0]) if isinstance(node, ast.Constant)] if call.args else []
+        parts = (
+            [node.value for node in ast.walk(call.args[0]) if isinstance(node, ast.Constant)]
+            if call.args
+            else []
+        )
         names.append("".join(str(part) for part in parts))
     return names
 
@@ -61,8 +69,8 @@ def printed(nb: NotebookNode) -> str:
 def run(path: Path, output: Path, parameters: dict) -> NotebookNode:
     """Execute a notebook with papermill in a fresh kernel, in the notebook's own folder.
 
-    A parameter that the notebook does not have is an error: papermill only warns ("Passed unknown parameter") and then
-    runs the defaults, so that a test of another network would silently test the same one again.
+    A parameter that the notebook does not have is an error: papermill only warns ("Passed unknown parameter")
+    and then runs the defaults, so that a test of another network would silently test the same one again.
     """
     unknown = set(parameters) - set(papermill.inspect_notebook(str(path)))
     if unknown:

@@ -43,10 +43,14 @@ def test_three_to_five_exercises_stored_unwritten(path):
     assert 3 <= len(numbers) <= 5 and len(set(numbers)) == len(numbers), numbers
     assert all(number.startswith(f"{int(path.name[:2])}.") for number in numbers), numbers
     for number in numbers:
-        assert f"exercise {number}: not yet written" in printed(read(path)), f"exercise {number} is stored with an answer"
+        assert f"exercise {number}: not yet written" in printed(read(path)), (
+            f"exercise {number} is stored with an answer"
+        )
 
 
-@pytest.mark.parametrize(("path", "number", "function"), ASKED, ids=[f"exercise {number}" for _, number, _ in ASKED])
+@pytest.mark.parametrize(
+    ("path", "number", "function"), ASKED, ids=[f"exercise {number}" for _, number, _ in ASKED]
+)
 def test_the_folded_solution_passes_its_test(path, number, function, capsys):
     nb = read(path)
     fitting = [code for code in solutions(nb) if re.search(rf"^def {function}\(", code, re.MULTILINE)]

@@ -1,4 +1,4 @@
-"""A check that never fails proves nothing: break one formula in a copy of each notebook, and see its check fail.
+"""A check that never fails proves nothing: break a formula in a copy of each notebook, and see it fail.
 
 Authors: add entries for your notebook to MUTATIONS. `old` must occur exactly once in the notebook's code.
 """
@@ -20,14 +20,22 @@ class Mutation:
 
 
 MUTATIONS: dict[str, list[Mutation]] = {
-    # "01_cam_and_grad_cam": [Mutation("grads.mean((2, 3))", "grads.sum((2, 3))", "eq. 1.3")],
+    "00_start_here": [
+        Mutation("M = (R - R.min()) / (R.max() - R.min())", "M = R / R.sum()", "eq. 0.1"),
+    ],
+    "01_cam_and_grad_cam": [
+        Mutation("alpha = g.mean((2, 3), keepdim=True)", "alpha = g.sum((2, 3), keepdim=True)", "eq. 1.5"),
+        Mutation("1 / (2 + total * g)", "1 / (2 + (A * g).sum((2, 3), keepdim=True))", "eq. 1.8 with 1.15"),
+    ],
 }
 
 
 def broken(nb, mutation: Mutation):
     """A copy of the notebook with the mutation, cut off after the check that must catch it."""
     if mutation.old == mutation.new or sum(cell.source.count(mutation.old) for cell in code_cells(nb)) != 1:
-        raise ValueError(f"{mutation.old!r} must occur once in the notebook's code, and be changed: the entry is stale.")
+        raise ValueError(
+            f"{mutation.old!r} must occur once in the notebook's code, and be changed: the entry is stale."
+        )
     catching = [
         index
         for index, cell in enumerate(nb.cells)
@@ -36,12 +44,16 @@ def broken(nb, mutation: Mutation):
     if not catching:
         raise ValueError(f"no check is named {mutation.caught_by!r}: the entry is stale.")
     sources = [cell.source for cell in nb.cells[: catching[-1] + 1] if cell.cell_type == "code"]
-    return new_notebook(cells=[new_code_cell(source.replace(mutation.old, mutation.new)) for source in sources])
+    return new_notebook(
+        cells=[new_code_cell(source.replace(mutation.old, mutation.new)) for source in sources]
+    )
 
 
 def failure(nb) -> str:
     """Run a notebook; how it failed, or an empty string."""
-    client = NotebookClient(nb, kernel_name=KERNEL, timeout=600, resources={"metadata": {"path": str(FOLDER)}})
+    client = NotebookClient(
+        nb, kernel_name=KERNEL, timeout=600, resources={"metadata": {"path": str(FOLDER)}}
+    )
     try:
         client.execute()
     except CellExecutionError as error:
@@ -59,13 +71,15 @@ def test_no_entry_outlives_its_notebook():
 
 
 class Mutated:
-    """The mutations of one notebook; pytest collects a subclass for each, below, so that two workers share them."""
+    """The mutations of one notebook; pytest collects a subclass for each, below: two workers share them."""
 
     path = None
 
     def test_a_broken_formula_is_caught(self, number):
         mutation = MUTATIONS[self.path.stem][number]
-        assert failure(broken(read(self.path), mutation)).startswith(f"AssertionError: FAIL {mutation.caught_by}")
+        assert failure(broken(read(self.path), mutation)).startswith(
+            f"AssertionError: FAIL {mutation.caught_by}"
+        )
 
 
 def pytest_generate_tests(metafunc):
@@ -79,7 +93,7 @@ for _path in NOTEBOOKS:
         globals()[_name] = type(_name, (Mutated,), {"path": _path})
 
 
-# ---- the mechanism itself ---------------------------------------------------------------------------------------
+# ---- the mechanism itself -----------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -95,13 +109,16 @@ def small():
 
 
 def test_a_broken_formula_fails_and_an_equivalent_one_does_not(small):
-    assert failure(broken(small, Mutation("2 + 3", "2 * 3", "eq. 9.1"))).startswith("AssertionError: FAIL eq. 9.1: a sum")
+    assert failure(broken(small, Mutation("2 + 3", "2 * 3", "eq. 9.1"))).startswith(
+        "AssertionError: FAIL eq. 9.1: a sum"
+    )
     assert failure(broken(small, Mutation("2 + 3", "3 + 2", "eq. 9.1"))) == ""
     assert "2 + 3" in small.cells[1].source, "the notebook itself was changed"
 
 
 @pytest.mark.parametrize(
-    "stale", [Mutation("2 + 4", "0", "eq. 9.1"), Mutation("total", "0", "eq. 9.1"), Mutation("2 + 3", "0", "eq. 9.2")]
+    "stale",
+    [Mutation("2 + 4", "0", "eq. 9.1"), Mutation("total", "0", "eq. 9.1"), Mutation("2 + 3", "0", "eq. 9.2")],
 )
 def test_a_stale_entry_is_reported(small, stale):
     with pytest.raises(ValueError, match="stale"):

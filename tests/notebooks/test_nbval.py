@@ -13,7 +13,8 @@ from nbval.plugin import get_sanitize_patterns
 
 SANITIZE = ROOT / "tests" / "notebooks" / "sanitize.cfg"
 CELLS = [
-    "import time\nimport numpy as np\nfrom cambook import play, show\nfrom cambook.check import check, fingerprint",
+    "import time\nimport numpy as np\n"
+    "from cambook import play, show\nfrom cambook.check import check, fingerprint",
     "frames = [np.full((8, 8, 3), 40 * i, np.uint8) for i in range(3)]\n"
     'play.scrub(frames, ["a", "b", "c"], alt="Three shades of grey")',
     'show.images(frames, ["a", "b", "c"], alt="Three shades of grey, side by side.")',
@@ -37,21 +38,26 @@ def stored(tmp_path_factory):
 
 def nbval(path):
     """Run nbval on one notebook with the project's own settings."""
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "conftest", "-p", "no:cacheprovider", "-c", str(ROOT / "pyproject.toml"),
-         "--nbval", "--nbval-current-env", "--nbval-sanitize-with", str(SANITIZE), "-v", str(path)],
-        cwd=path.parent, capture_output=True, text=True,
-        env={name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-        | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "lib"), os.environ.get("PYTHONPATH", "")])},
-    )  # fmt: skip
+    plugins = ["-p", "conftest", "-p", "no:cacheprovider", "-c", str(ROOT / "pyproject.toml")]
+    options = ["--nbval", "--nbval-current-env", "--nbval-sanitize-with", str(SANITIZE), "-v"]
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    env["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "lib"), env.get("PYTHONPATH", "")])
+    command = [sys.executable, "-m", "pytest", *plugins, *options, str(path)]
+    return subprocess.run(command, cwd=path.parent, env=env, capture_output=True, text=True)
 
 
 def test_the_stored_form_holds_sentences_and_pictures_but_no_widget(stored):
     _, playground, figure, *_ = nbformat.read(stored, as_version=4).cells
     [output] = playground.outputs
-    assert output.data == {"text/plain": "Playground, run this notebook to use it. Three shades of grey. step: a, b, c."}
+    assert output.data == {
+        "text/plain": "Playground, run this notebook to use it. Three shades of grey. step: a, b, c."
+    }
     [output] = figure.outputs
-    assert output.metadata["image/png"]["alt"] == output.data["text/plain"] == "Three shades of grey, side by side."
+    assert (
+        output.metadata["image/png"]["alt"]
+        == output.data["text/plain"]
+        == "Three shades of grey, side by side."
+    )
 
 
 def test_nbval_passes_on_what_was_stored_and_sees_what_was_changed(stored, tmp_path):

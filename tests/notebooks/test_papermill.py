@@ -26,11 +26,17 @@ class Notebook:
         stored = read(self.path)
         fresh = run(self.path, tmp_path / self.path.name, {"MODEL": network, "IMAGE": scene})
         assert all(cell.execution_count for cell in code_cells(fresh))
-        assert passes(fresh) == passes(stored), "not the same number of checks: a branch was skipped in silence"
-        assert printed(fresh) != printed(stored), "another network and scene, and every line the same: are they used?"
+        assert passes(fresh) == passes(stored), (
+            "not the same number of checks: a branch was skipped in silence"
+        )
+        assert printed(fresh) != printed(stored), (
+            "another network and scene, and every line the same: are they used?"
+        )
 
     def test_the_other_network_and_another_scene(self, tmp_path):
-        other = next(network for network in NETWORKS if repr(network) != self.defaults()["MODEL"].replace('"', "'"))
+        other = next(
+            network for network in NETWORKS if repr(network) != self.defaults()["MODEL"].replace('"', "'")
+        )
         self.run_with(tmp_path, other, SCENES[0])
 
     @pytest.mark.slow

@@ -1,13 +1,14 @@
 """The notebooks as they lie in the repository: readable on a static page, and worth comparing with a new run.
 
-Stored outputs are the reference of `pytest --nbval`, which compares only what is there: a notebook without outputs, or
-without execution counts, passes without any comparison. So this file comes first.
+Stored outputs are the reference of `pytest --nbval`, which compares only what is there: a notebook without
+outputs, or without execution counts, passes without any comparison. So this file comes first.
 
-Widgets. A widget's output holds two forms: a view that names a model in the running kernel, by an id that is new on every
-run, and a text. `tools/store_notebooks.py` keeps the text and drops the view (and the notebook's widget state, which makes
-GitHub say "Invalid Notebook"). nbval skips the view and compares the text. ipywidgets' own text changes with the widget's
-state, so `cambook.play` replaces it by a sentence that depends on nothing but the arguments. No cell needs the tag
-`nbval-ignore-output` for its widget; `test_nbval.py` stores a playground and lets nbval compare it.
+Widgets. A widget's output holds two forms: a view that names a model in the running kernel, by an id that is
+new on every run, and a text. `tools/store_notebooks.py` keeps the text and drops the view (and the notebook's
+widget state, which makes GitHub say "Invalid Notebook"). nbval skips the view and compares the text.
+ipywidgets' own text changes with the widget's state, so `cambook.play` replaces it by a sentence that depends
+on nothing but the arguments. No cell needs the tag `nbval-ignore-output` for its widget; `test_nbval.py`
+stores a playground and lets nbval compare it.
 """
 
 import ast
@@ -26,7 +27,9 @@ PARAMETERS = {"MODEL", "IMAGE", "TARGET", "DEVICE", "SEED"}
 LABELS = ("paper", "official code", "follow-up code", "ancestor", "our reading")
 # SVG holds random ids, JavaScript and widgets need a kernel or a network: none of them can be compared.
 STORABLE = {"text/plain", "text/html", "text/markdown", "text/latex", "image/png"}
-MACHINE_PATH = re.compile(r"(?<![\w./:])/(home|root|tmp|Users|usr|var|opt|mnt|work|private|content)/|\b[A-Z]:\\(Users|Windows)")
+MACHINE_PATH = re.compile(
+    r"(?<![\w./:])/(home|root|tmp|Users|usr|var|opt|mnt|work|private|content)/|\b[A-Z]:\\(Users|Windows)"
+)
 
 
 def test_there_are_notebooks():
@@ -84,7 +87,7 @@ def _parameters(nb):
             names |= {target.id for target in statement.targets}
             ast.literal_eval(statement.value)
         except (AttributeError, ValueError):
-            yield f"the parameters cell holds more than NAME = constant: {ast.unparse(statement)!r} would be stale after injection"
+            yield f"parameters are NAME = constant; {ast.unparse(statement)!r} would be stale after injection"
     if PARAMETERS - names:
         yield f"the parameters cell lacks {', '.join(sorted(PARAMETERS - names))}"
 
@@ -131,7 +134,7 @@ def _alt_texts(nb):
         for output in cell.outputs:
             data = output.get("data", {})
             if "image/png" in data and not output.metadata.get("image/png", {}).get("alt", "").strip():
-                yield f"the figure of cell [{cell.execution_count}] has no alt text: display it with cambook.show"
+                yield f"the figure of cell [{cell.execution_count}] has no alt text: use cambook.show"
             yield from _images_without_alt(data.get("text/html", ""))
     for cell in markdown_cells(nb):
         for image in re.findall(r"!\[\s*\]\([^)]*\)", cell.source):
@@ -165,7 +168,7 @@ def _lengths(nb):
     for cell in code_cells(nb):
         lines = len(cell.source.splitlines())
         if lines > LONGEST_CELL:
-            yield f"cell [{cell.execution_count}] has {lines} lines; more than {LONGEST_CELL} belong in the library"
+            yield f"cell [{cell.execution_count}] has {lines} lines, and {LONGEST_CELL} is the limit"
 
 
 def _links(nb, folder):
@@ -186,7 +189,7 @@ def _text(output) -> str:
     return "\n".join(parts)
 
 
-# ---- the rules themselves, on a notebook that is right and on one fault each ---------------------------------------
+# ---- the rules themselves, on a notebook that is right and on one fault each --------------------------
 
 
 def good():
@@ -194,14 +197,18 @@ def good():
     nb = new_notebook(
         cells=[
             new_markdown_cell("# 1 · A title\n\n```python\n# no heading\n```\nBack to [the start](.)."),
-            new_code_cell('MODEL = "tiny_vgg"\nIMAGE = 3\nTARGET = None\nDEVICE = "cpu"\nSEED = 0', execution_count=1),
+            new_code_cell(
+                'MODEL = "tiny_vgg"\nIMAGE = 3\nTARGET = None\nDEVICE = "cpu"\nSEED = 0', execution_count=1
+            ),
             new_markdown_cell(r"The map *(paper)*: $$M = wA \tag{1.1}$$ ![a cat](.)"),
             new_code_cell(
                 'check("eq. 1.1: a sum", M, w * A)\nshow.images([M], alt="A cat.")',
                 execution_count=2,
                 outputs=[
                     new_output("stream", text="PASS eq. 1.1: a sum   (4, 4)  within 1e-06\n"),
-                    new_output("display_data", {"image/png": "/tmp/AAAA", "text/plain": "A cat."}, metadata=picture),
+                    new_output(
+                        "display_data", {"image/png": "/tmp/AAAA", "text/plain": "A cat."}, metadata=picture
+                    ),
                 ],
             ),
         ]
@@ -239,17 +246,29 @@ FAULTS = {
     "a cell run twice": (lambda nb: nb.cells[3].update(execution_count=7), r"counts are \[1, 7\]"),
     "never run": (lambda nb: nb.cells[3].update(execution_count=None), "counts are"),
     "outputs stripped": (lambda nb: nb.cells[3].update(outputs=[]), "nbval compares nothing"),
-    "an error": (lambda nb: nb.cells[3].outputs.append(new_output("error", ename="KeyError")), "stores an error: KeyError"),
+    "an error": (
+        lambda nb: nb.cells[3].outputs.append(new_output("error", ename="KeyError")),
+        "stores an error: KeyError",
+    ),
     "a warning": (lambda nb: stream(nb, "UserWarning: x", "stderr"), "stores stderr"),
     "an address": (lambda nb: display(nb, {"text/plain": "<Figure at 0x7f3b6c1d>"}), "object's address"),
     "an svg": (lambda nb: display(nb, {"image/svg+xml": "<svg/>"}), r"stores image/svg\+xml"),
-    "a widget": (lambda nb: display(nb, {"application/vnd.jupyter.widget-view+json": {}}), "stores application/vnd.jup"),
+    "a widget": (
+        lambda nb: display(nb, {"application/vnd.jupyter.widget-view+json": {}}),
+        "stores application/vnd.jup",
+    ),
     "widget state": (lambda nb: nb.metadata.update(widgets={}), "metadata holds 'widgets'"),
     "papermill's notes": (lambda nb: nb.cells[1].metadata.update(papermill={}), "metadata holds 'papermill'"),
     "a path in an output": (lambda nb: stream(nb, "loaded '/home/me/x.pth'"), "somebody's machine"),
     "a path in a cell": (replace(3, "show", 'open(r"C:\\Users\\me")\nshow'), "somebody's machine"),
-    "a figure without alt": (lambda nb: display(nb, {"image/png": "AAAA"}), r"figure of cell \[2\] has no alt"),
-    "a figure with empty alt": (lambda nb: display(nb, {"image/png": "A"}, **{"image/png": {"alt": " "}}), "has no alt"),
+    "a figure without alt": (
+        lambda nb: display(nb, {"image/png": "AAAA"}),
+        r"figure of cell \[2\] has no alt",
+    ),
+    "a figure with empty alt": (
+        lambda nb: display(nb, {"image/png": "A"}, **{"image/png": {"alt": " "}}),
+        "has no alt",
+    ),
     "a markdown image without alt": (replace(2, "![a cat]", "![]"), "has no alt text"),
     "an html image without alt": (replace(2, "![a cat](.)", '<img src="cat.png" alt="">'), "has no alt text"),
     "an html output without alt": (lambda nb: display(nb, {"text/html": "<img src='x'>"}), "has no alt text"),

@@ -1,4 +1,4 @@
-"""Notebooks 01 and 02, unchanged, on ImageNet networks and photographs: grey, very wide, other mean, std and crop."""
+"""Notebooks 01 and 02, unchanged, on ImageNet networks and photographs that are grey or very wide."""
 
 from pathlib import Path
 
@@ -27,7 +27,12 @@ def run(name: str, real: Path, tmp_path: Path, network: dict, photo: str) -> Non
     unknown = set(parameters) - set(papermill.inspect_notebook(str(notebook)))
     assert not unknown, f"{notebook.name} has no parameter {unknown}: papermill would run its defaults"
     nb = papermill.execute_notebook(
-        str(notebook), str(tmp_path / "out.ipynb"), parameters, cwd=str(FOLDER), kernel_name="python3", progress_bar=False
+        str(notebook),
+        str(tmp_path / "out.ipynb"),
+        parameters,
+        cwd=str(FOLDER),
+        kernel_name="python3",
+        progress_bar=False,
     )
     outputs = [output for cell in nb.cells if cell.cell_type == "code" for output in cell.outputs]
     lines = "".join(output.text for output in outputs if output.get("name") == "stdout").splitlines()

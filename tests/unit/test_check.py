@@ -1,4 +1,4 @@
-"""check, fingerprint, check_exercise: the lines they print are compared character by character in the notebooks."""
+"""check, fingerprint, check_exercise: nbval compares the lines they print character by character."""
 
 import numpy as np
 import pytest
@@ -42,7 +42,11 @@ def test_the_line_is_the_same_whatever_the_gap(capsys):
 @pytest.mark.parametrize(
     ("got", "expected", "says"),
     [
-        (torch.tensor([[1.0, 2.0]]), [[1.0, 2.5]], r"largest gap 0.5 at \(0, 1\), 2 against 2.5 \(allowed 1e-06\)"),
+        (
+            torch.tensor([[1.0, 2.0]]),
+            [[1.0, 2.5]],
+            r"largest gap 0.5 at \(0, 1\), 2 against 2.5 \(allowed 1e-06\)",
+        ),
         (1.0, 1.1, "largest gap 0.1, 1 against 1.1"),
         (torch.zeros(2), torch.zeros(2, 1), r"shapes differ, \(2,\) and \(2, 1\)"),
         (torch.zeros(2), 0.0, "shapes differ"),

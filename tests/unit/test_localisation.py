@@ -23,13 +23,18 @@ def box(x0, y0, x1, y1, height=40, width=60):
 def test_a_point_hits_inside_the_box_and_misses_its_half_open_end():
     mask = box(30, 5, 50, 10)  # wide, not square, off the diagonal: a transposed index would miss
     inside = [pointing_game(point(row, column), mask).values.item() for row, column in ((5, 30), (9, 49))]
-    outside = [pointing_game(point(row, column), mask).values.item() for row, column in ((10, 30), (5, 50), (4, 30), (30, 5))]
+    outside = [
+        pointing_game(point(row, column), mask).values.item()
+        for row, column in ((10, 30), (5, 50), (4, 30), (30, 5))
+    ]
     assert inside == [1, 1] and outside == [0, 0, 0, 0]
 
 
 def test_tolerance_is_strict_and_euclidean():
     mask = box(20, 20, 21, 21)
-    hit = {far: pointing_game(point(20, 20 + far), mask, tolerance=15).values.item() for far in (0, 14, 15, 16)}
+    hit = {
+        far: pointing_game(point(20, 20 + far), mask, tolerance=15).values.item() for far in (0, 14, 15, 16)
+    }
     assert hit == {0: 1, 14: 1, 15: 0, 16: 0}
     assert pointing_game(point(30, 30), mask, tolerance=14.2).values.item() == 1  # 10² + 10² = 200 < 14.2²
     assert pointing_game(point(30, 30), mask, tolerance=14.1).values.item() == 0

@@ -1,4 +1,4 @@
-"""Playgrounds: moving a control changes the picture and its alt text, from frames that were made beforehand."""
+"""Playgrounds: moving a control changes the picture and its alt text, from frames made beforehand."""
 
 import base64
 import io
@@ -25,10 +25,15 @@ def seen(playground):
 
 
 def test_the_slider_changes_picture_and_alt_text():
-    playground = play.scrub([frame(0), frame(80), frame(160)], ["shallow", "middle", "deep"], alt="A map", name="layer")
+    playground = play.scrub(
+        [frame(0), frame(80), frame(160)], ["shallow", "middle", "deep"], alt="A map", name="layer"
+    )
     slider = playground.controls["layer"]
     assert isinstance(slider, ipywidgets.SelectionSlider) and slider.continuous_update
-    assert seen(playground) == (0, "A map: layer shallow") and "<div>layer shallow</div>" in playground.picture.value
+    assert (
+        seen(playground) == (0, "A map: layer shallow")
+        and "<div>layer shallow</div>" in playground.picture.value
+    )
     slider.value = "deep"
     assert seen(playground) == (160, "A map: layer deep")
     slider.index = 1
@@ -56,7 +61,10 @@ def test_the_explorer_shows_every_combination_and_renders_each_once():
 
 def test_text_in_the_page_cannot_break_out_of_it():
     playground = play.scrub([frame(0)], ['"><script>'], alt="a < b")
-    assert "<script>" not in playground.picture.value and "a &lt; b: step &quot;&gt;&lt;script&gt;" in playground.picture.value
+    assert (
+        "<script>" not in playground.picture.value
+        and "a &lt; b: step &quot;&gt;&lt;script&gt;" in playground.picture.value
+    )
 
 
 def test_small_pictures_are_enlarged():
@@ -65,7 +73,12 @@ def test_small_pictures_are_enlarged():
 
 
 def test_where_no_kernel_runs_a_sentence_is_left_that_never_changes():
-    made = [play.explorer({"scene": [1, 2, 3], "show": ["mask", "map"]}, lambda **_: frame(0), alt="Maps of a cat.") for _ in "ab"]
+    made = [
+        play.explorer(
+            {"scene": [1, 2, 3], "show": ["mask", "map"]}, lambda **_: frame(0), alt="Maps of a cat."
+        )
+        for _ in "ab"
+    ]
     first, second = (playground._repr_mimebundle_() for playground in made)
     sentence = "Playground, run this notebook to use it. Maps of a cat. scene: 1, 2, 3; show: mask, map."
     assert first["text/plain"] == second["text/plain"] == sentence

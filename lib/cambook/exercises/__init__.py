@@ -1,7 +1,8 @@
 """The tests behind the exercises, one file per notebook: nb01.py holds the tests of notebook 01.
 
-Each such file has a dict TESTS: exercise number ("1.2") -> test(function). A test calls the reader's function on
-several cases and raises AssertionError with a sentence that names the case and what is wrong with the answer.
+Each such file has a dict TESTS: exercise number ("1.2") -> test(function). A test calls the reader's function
+on several cases and raises AssertionError with a sentence that names the case and what is wrong with the
+answer.
 """
 
 import importlib
@@ -15,6 +16,8 @@ def tests() -> dict[str, Callable]:
     for file in sorted(file.name for file in pkgutil.iter_modules(__path__)):
         for number, test in importlib.import_module(f"{__name__}.{file}").TESTS.items():
             if number in found:
-                raise ValueError(f"exercise {number} has two tests; the second is in {file}.py: renumber one.")
+                raise ValueError(
+                    f"exercise {number} has two tests; the second is in {file}.py: renumber one."
+                )
             found[number] = test
     return found

@@ -35,10 +35,10 @@ def pointing_game(maps: torch.Tensor, masks: torch.Tensor, tolerance: float = 0.
     """Does the map's maximum lie on the object?
 
     maps: (B, H, W), any range. masks: (B, H, W) bool, the object (or box, half-open) of the explained class.
-    tolerance: pixels of these maps; a maximum also hits when it is less than this far from the mask. 15 is the habit on
-    photos: 14 pixels off hits, 15 misses (official code: TorchRay). The default 0 is for exact masks.
-    A maximum that several pixels share counts by the share of them that hit: naive argmax would take the first, which
-    favours whatever is at the top left (our reading; ties are reported).
+    tolerance: pixels of these maps; a maximum also hits when it is less than this far from the mask. 15 is the
+    habit on photos: 14 pixels off hits, 15 misses (official code: TorchRay). 0 is for exact masks.
+    A maximum that several pixels share counts by the share of them that hit: naive argmax would take the
+    first, which favours whatever is at the top left (our reading; ties are reported).
     A flat map points nowhere and an empty mask cannot be hit: both are excluded, not scored.
     ValueError for other shapes, masks that are not bool, NaN, or a negative tolerance.
     """
@@ -54,16 +54,19 @@ def pointing_game(maps: torch.Tensor, masks: torch.Tensor, tolerance: float = 0.
 
 
 def energy_pointing_game(maps: torch.Tensor, masks: torch.Tensor) -> EnergyResult:
-    """Which share of the map's sum lies on the object?  sum of the map inside / sum of the map  (paper: Score-CAM)
+    """Which share of the map's sum lies on the object?
 
-    maps: (B, H, W), not negative. masks: (B, H, W) bool. Compare each value with `area`, which a uniform map scores.
-    Scaling a map changes nothing, adding a constant does: the value depends on what the map calls zero.
-    An all-zero map and an empty mask are excluded, not scored.
+    Sum of the map inside / sum of the map (paper: Score-CAM, there with boxes).
+    maps: (B, H, W), not negative. masks: (B, H, W) bool. Compare each value with `area`, which a uniform map
+    scores. Scaling a map changes nothing, adding a constant does: the value depends on what the map calls
+    zero. An all-zero map and an empty mask are excluded, not scored.
     ValueError for other shapes, masks that are not bool, NaN, or negative values.
     """
     maps, masks = _inputs(maps, masks)
     if (maps < 0).any():
-        raise ValueError("the energy game needs maps without negative values: take explanation.map, or clamp at 0.")
+        raise ValueError(
+            "the energy game needs maps without negative values: take explanation.map, or clamp at 0."
+        )
     total = maps.sum(dim=(1, 2))
     inside = (maps * masks).sum(dim=(1, 2))
     area = masks.double().mean(dim=(1, 2))
@@ -74,12 +77,17 @@ def _inputs(maps, masks) -> tuple[torch.Tensor, torch.Tensor]:
     maps, masks = torch.as_tensor(maps), torch.as_tensor(masks)
     if maps.ndim != 3 or maps.shape != masks.shape or maps.numel() == 0:
         raise ValueError(
-            f"maps and masks must both be (B, H, W), of one size; got {tuple(maps.shape)} and {tuple(masks.shape)}."
+            f"maps and masks must both be (B, H, W), of one size; got {tuple(maps.shape)} "
+            f"and {tuple(masks.shape)}."
         )
     if masks.dtype != torch.bool:
-        raise ValueError(f"masks must be bool, True on the object; got {masks.dtype}: compare first, as in masks > 0.")
+        raise ValueError(
+            f"masks must be bool, True on the object; got {masks.dtype}: compare first, as in masks > 0."
+        )
     if not torch.isfinite(maps).all():
-        raise ValueError("the maps hold NaN or infinite values: look where they come from before scoring them.")
+        raise ValueError(
+            "the maps hold NaN or infinite values: look where they come from before scoring them."
+        )
     return maps.double(), masks.to(maps.device)  # double: float16 sums of a map overflow
 
 

@@ -1,7 +1,8 @@
 """Figures of the book: colour-safe, with alt text, the same bytes on every run.
 
-Colours (`heat`, `signed`, `overlay`, `outline`) are NumPy in, NumPy out. Figures (`images`, `grid`, `numbers`, `bars`,
-`figure`) are displayed in the notebook; each demands `alt`, one sentence for readers who cannot see it.
+Colours (`heat`, `signed`, `overlay`, `outline`) are NumPy in, NumPy out. Figures (`images`, `grid`,
+`numbers`, `bars`, `figure`) are displayed in the notebook; each demands `alt`, one sentence for readers who
+cannot see it.
 """
 
 from .figures import bars, figure, grid, images, numbers

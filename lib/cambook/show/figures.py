@@ -1,8 +1,8 @@
 """Figures in a notebook: laid out to the pixel, displayed as one PNG that carries its alt text.
 
-Panels are enlarged by copying pixels: a cell of an 8×8 map stays a square that can be counted, and the PNG stays
-small. Matplotlib (imported when first needed) only writes the text; pyplot, its backends and the reader's style are
-not touched, so that nothing is shown twice and everybody sees the same.
+Panels are enlarged by copying pixels: a cell of an 8×8 map stays a square that can be counted, and the PNG
+stays small. Matplotlib (imported when first needed) only writes the text; pyplot, its backends and the
+reader's style are not touched, so that nothing is shown twice and everybody sees the same.
 """
 
 import base64
@@ -36,14 +36,14 @@ def images(
 ) -> None:
     """Display pictures and maps side by side.
 
-    pictures: each one of (H, W, 3) uint8, or float in [0, 1]; (H, W) bool (a mask: white is True); (H, W) uint8
-    (grey); (H, W) float or int (a map). A map within [0, 1] is coloured by `heat`; one with negative values by `signed`;
-    any other runs from 0 to its maximum. A map that is not within [0, 1] gets a colour bar, because its colours mean
-    nothing without numbers.
+    pictures: each one of (H, W, 3) uint8, or float in [0, 1]; (H, W) bool (a mask: white is True); (H, W)
+    uint8 (grey); (H, W) float or int (a map). A map within [0, 1] is coloured by `heat`; one with negative
+    values by `signed`; any other runs from 0 to its maximum. A map that is not within [0, 1] gets a colour
+    bar, because its colours mean nothing without numbers.
     titles: one per picture; full sentences are wrapped. suptitle: a sentence above all, what to see.
     alt: the figure in one or two sentences, for those who cannot see it; also the stored text of the output.
-    columns: pictures in a row, default at most four. scale: screen pixels for one pixel of the widest picture, default as
-    large as fits the page, whole when enlarging.
+    columns: pictures in a row, default at most four. scale: screen pixels for one pixel of the widest
+    picture, default as large as fits the page, whole when enlarging.
     """
     panels = [_panel(picture) for picture in pictures]
     if not panels:
@@ -69,7 +69,8 @@ def grid(
 ) -> None:
     """Display a photo and, beside it, each map laid over it.
 
-    photo: (H, W, 3) uint8. maps: title -> (H, W) map in [0, 1]. The other arguments: see `images` and `overlay`.
+    photo: (H, W, 3) uint8. maps: title -> (H, W) map in [0, 1]. The other arguments: see `images` and
+    `overlay`.
     """
     pictures = [photo] + [overlay(photo, map, contour) for map in maps.values()]
     images(pictures, ["photo", *maps], alt=alt, suptitle=suptitle, columns=columns, scale=scale)
@@ -78,8 +79,9 @@ def grid(
 def numbers(matrices, *, alt: str, suptitle: str | None = None, digits: int = 2) -> None:
     """Display small matrices with their numbers in the cells, side by side.
 
-    matrices: title -> matrix, or one matrix; each (h, w) with at most 12 columns, or (h,) for a row. digits: decimals
-    shown; whole numbers are shown without. The tint tells the sign (red > 0, blue < 0) and the size within its matrix.
+    matrices: title -> matrix, or one matrix; each (h, w) with at most 12 columns, or (h,) for a row. digits:
+    decimals shown; whole numbers are shown without. The tint tells the sign (red > 0, blue < 0) and the size
+    within its matrix.
     """
     if not isinstance(matrices, Mapping):
         matrices = {"": matrices}
@@ -96,7 +98,8 @@ def numbers(matrices, *, alt: str, suptitle: str | None = None, digits: int = 2)
 def bars(values: Mapping[str, float], *, alt: str, title: str | None = None, digits: int = 2) -> None:
     """Display one horizontal bar per name, with its number at the end.
 
-    values: name -> number, drawn from top to bottom in the order given. digits: decimals of the printed numbers.
+    values: name -> number, drawn from top to bottom in the order given. digits: decimals of the printed
+    numbers.
     """
     lengths = [float(value) for value in values.values()]
     if not lengths or not np.isfinite(lengths).all():
@@ -117,7 +120,9 @@ def bars(values: Mapping[str, float], *, alt: str, title: str | None = None, dig
         y, end = top + row * step, zero + length * unit
         page[y : y + 20, round(min(zero, end)) : round(max(zero, end))] = BAR
         labels.append((name, GAP + names, y + 2, TITLE, "right"))
-        labels.append((text, end + (4 if length >= 0 else -4), y + 2, TITLE, "left" if length >= 0 else "right"))
+        labels.append(
+            (text, end + (4 if length >= 0 else -4), y + 2, TITLE, "left" if length >= 0 else "right")
+        )
     page[top - 4 : -GAP, round(zero)] = 0
     _publish(_write(page, labels), alt)
 
@@ -139,7 +144,7 @@ def figure(fig, *, alt: str) -> None:
     _publish(drawn, alt)
 
 
-# ---- from a picture or a map to a panel -------------------------------------------------------------------------
+# ---- from a picture or a map to a panel ---------------------------------------------------------------
 
 
 def _panel(picture) -> tuple[np.ndarray, tuple | None]:
@@ -150,7 +155,7 @@ def _panel(picture) -> tuple[np.ndarray, tuple | None]:
     if picture.ndim != 2:
         raise ValueError(
             f"a picture is (H, W, 3) and a map is (H, W); got shape {picture.shape}: "
-            "net.preprocessing.photo(tensor) makes a picture from a tensor, and map[0] picks one map of a batch."
+            "net.preprocessing.photo(tensor) makes a picture from a tensor, map[0] picks one map of a batch."
         )
     if picture.dtype == bool:
         return np.repeat(255 * picture[..., None].astype(np.uint8), 3, axis=2), None
@@ -179,7 +184,9 @@ def _true_colours(picture: np.ndarray) -> np.ndarray:
 def _cells(matrix: np.ndarray, digits: int) -> np.ndarray:
     """Draw the cells of one matrix with their numbers."""
     if matrix.ndim != 2 or matrix.shape[1] > 12:
-        raise ValueError(f"numbers draws matrices of at most 12 columns; got shape {matrix.shape}: use images.")
+        raise ValueError(
+            f"numbers draws matrices of at most 12 columns; got shape {matrix.shape}: use images."
+        )
     written = [[_number(value, digits) for value in row] for row in matrix]
     width = max(40, 14 + max(math.ceil(_text_width(text, TITLE)) for row in written for text in row))
     height = 36
@@ -205,7 +212,7 @@ def _number(value, digits: int) -> str:
     return f"{round(value, digits) + 0.0:.{digits}f}"
 
 
-# ---- layout -----------------------------------------------------------------------------------------------------
+# ---- layout -------------------------------------------------------------------------------------------
 
 
 def _columns(count: int) -> int:
@@ -231,7 +238,10 @@ def _resize(colours: np.ndarray, width: int) -> np.ndarray:
 
 def _compose(panels: list, titles: list[str], suptitle: str | None, columns: int) -> np.ndarray:
     """Place panels, titles and colour bars on a white page; (H, W, 3) uint8."""
-    cell = [max(colours.shape[1] for colours, _ in panels[column::columns]) for column in range(min(columns, len(panels)))]
+    cell = [
+        max(colours.shape[1] for colours, _ in panels[column::columns])
+        for column in range(min(columns, len(panels)))
+    ]
     page_width = max(sum(cell) + GAP * (len(cell) + 1), 320)
     labels, placed, top = [], [], GAP
     for line in _wrap(suptitle or "", page_width - 2 * GAP, TITLE):
@@ -250,7 +260,9 @@ def _compose(panels: list, titles: list[str], suptitle: str | None, columns: int
             picture_top = math.ceil(top + title_height) + 4
             placed.append((colours, left, picture_top))
             if bar is not None:
-                strip, texts_below = _colour_bar(bar, colours.shape[1], left, picture_top + colours.shape[0] + 6)
+                strip, texts_below = _colour_bar(
+                    bar, colours.shape[1], left, picture_top + colours.shape[0] + 6
+                )
                 placed.append(strip)
                 labels += texts_below
             left += width + GAP
@@ -279,7 +291,7 @@ def _colour_bar(bar: tuple[float, float], width: int, left: int, top: int) -> tu
     return (colours, left, top), texts
 
 
-# ---- text -------------------------------------------------------------------------------------------------------
+# ---- text ---------------------------------------------------------------------------------------------
 
 
 def _points(pixels: float) -> float:
@@ -338,7 +350,7 @@ def _write(page: np.ndarray, labels: list[tuple]) -> np.ndarray:
     return np.round(page * (1 - ink) + drawn[..., :3] * ink).astype(np.uint8)
 
 
-# ---- display ----------------------------------------------------------------------------------------------------
+# ---- display ------------------------------------------------------------------------------------------
 
 
 def _publish(picture: np.ndarray, alt: str) -> None:

@@ -1,11 +1,12 @@
-"""Colours: from maps and photos to uint8 pictures. NumPy only, so that the command line needs no matplotlib."""
+"""Colours: from maps and photos to uint8 pictures. NumPy only: the command line needs no matplotlib."""
 
 import io
 
 import numpy as np
 
-# Eleven colours of matplotlib's "inferno" (CC0), evenly spaced: lightness rises steadily, so the map also reads in
-# grey and for colour-blind eyes. In between we interpolate; the largest error against the original is 4 %.
+# Eleven colours of matplotlib's "inferno" (CC0), evenly spaced: lightness rises steadily, so the map also
+# reads in grey and for colour-blind eyes. In between we interpolate; the largest error against the original
+# is 4 %.
 INFERNO = np.array(
     [
         (0, 0, 4), (22, 11, 57), (66, 10, 104), (106, 23, 110), (147, 38, 103), (188, 55, 84),
@@ -13,7 +14,8 @@ INFERNO = np.array(
     ]
 )  # fmt: skip
 
-# ColorBrewer's RdBu, reversed: blue below zero, white at zero, red above; safe for the common colour deficiencies.
+# ColorBrewer's RdBu, reversed: blue below zero, white at zero, red above; safe for the common colour
+# deficiencies.
 BLUE_RED = np.array(
     [
         (5, 48, 97), (33, 102, 172), (67, 147, 195), (146, 197, 222), (209, 229, 240), (247, 247, 247),
@@ -23,10 +25,12 @@ BLUE_RED = np.array(
 
 
 def array(values) -> np.ndarray:
-    """A NumPy array of a tensor (any device, any float type: NumPy knows no bfloat16), an array or nested lists."""
+    """A NumPy array of a tensor, an array or nested lists."""
     if hasattr(values, "detach"):
         values = values.detach().cpu()
-        values = (values.float() if values.element_size() < 4 and values.is_floating_point() else values).numpy()
+        if values.is_floating_point() and values.element_size() < 4:
+            values = values.float()  # NumPy knows no bfloat16
+        values = values.numpy()
     return np.asarray(values)
 
 
@@ -42,8 +46,8 @@ def heat(map) -> np.ndarray:
 def signed(map, limit: float | None = None) -> np.ndarray:
     """Colour a map with positive and negative values: blue < 0, white = 0, red > 0.
 
-    map: (H, W). limit: the magnitude that gets the full colour; default the map's largest, so that zero is always
-    white and both signs share one scale. Returns (H, W, 3) uint8.
+    map: (H, W). limit: the magnitude that gets the full colour; default the map's largest, so that zero is
+    always white and both signs share one scale. Returns (H, W, 3) uint8.
     """
     map = _plane(map)
     limit = float(np.abs(map).max()) if limit is None else float(limit)
@@ -60,7 +64,8 @@ def outline(picture, mask, colour: tuple[int, int, int] = (255, 255, 255)) -> np
     picture, mask = _photo(picture), array(mask)
     if mask.dtype != bool or mask.shape != picture.shape[:2]:
         raise ValueError(
-            f"mask must be a bool array of the picture's size {picture.shape[:2]}; got {mask.dtype} {mask.shape}."
+            f"mask must be a bool array of the picture's size {picture.shape[:2]}; "
+            f"got {mask.dtype} {mask.shape}."
         )
     # A pixel is on the edge when one of its four neighbours is outside; the frame of the picture is no edge.
     around = np.pad(mask, 1, mode="edge")
@@ -75,12 +80,14 @@ def overlay(photo, map, contour: bool = True) -> np.ndarray:
 
     photo: (H, W, 3) uint8. map: (H, W) in [0, 1], same size. Returns (H, W, 3) uint8.
     The photo becomes grey, so every colour in the result comes from the map; the heat is laid on more thickly
-    where it is larger and is shaded by the photo's lightness, so the object stays visible under it. contour draws
-    a thin light line at half of the map's maximum, which needs no colour at all to be read.
+    where it is larger and is shaded by the photo's lightness, so the object stays visible under it. contour
+    draws a thin light line at half of the map's maximum, which needs no colour at all to be read.
     """
     photo, map = _photo(photo), _unit_map(map)
     if map.shape != photo.shape[:2]:
-        raise ValueError(f"the map is {map.shape}, the photo {photo.shape[:2]}: give both the same height and width.")
+        raise ValueError(
+            f"the map is {map.shape}, the photo {photo.shape[:2]}: give both the same height and width."
+        )
     grey = (photo @ np.array([0.299, 0.587, 0.114]))[..., None] / 255
     thickness = 0.8 * map[..., None] ** 0.6
     mixed = (1 - thickness) * 0.9 * grey + thickness * heat(map) / 255 * (0.75 + 0.25 * grey)
@@ -93,8 +100,9 @@ def overlay(photo, map, contour: bool = True) -> np.ndarray:
 def png(picture) -> bytes:
     """The PNG file of a (H, W, 3) uint8 picture, as bytes.
 
-    Each channel is rounded to a multiple of 8 (white stays white): half the bytes of the full picture, and the eye
-    does not see the difference. A palette of 256 colours would be smaller still, but it shifts colours.
+    Each channel is rounded to a multiple of 8 (white stays white): half the bytes of the full picture, and
+    the eye does not see the difference. A palette of 256 colours would be smaller still, but it shifts
+    colours.
     """
     from PIL import Image
 
@@ -113,7 +121,9 @@ def _interpolate(unit: np.ndarray, anchors: np.ndarray) -> np.ndarray:
 def _plane(map) -> np.ndarray:
     map = array(map)
     if map.ndim != 2:
-        raise ValueError(f"a map has two dimensions (H, W); got shape {map.shape}: pick one, as in explanation.map[0].")
+        raise ValueError(
+            f"a map has two dimensions (H, W); got shape {map.shape}: pick one, as in explanation.map[0]."
+        )
     map = map.astype(np.float64)
     if not np.isfinite(map).all():
         raise ValueError("the map holds NaN or infinite values, which have no colour.")
