@@ -62,8 +62,8 @@ def check_exercise(number: str, function: Callable) -> None:
     """Try the reader's function on the cases of one exercise and print the verdict.
 
     number: as in the text, "1.2". function: the reader's. A wrong answer is printed and not raised, and as long
-    as the function returns nothing (or `...`, or raises NotImplementedError) the exercise counts as not yet
-    written, so that the notebook runs from top to bottom.
+    as the function returns nothing (or `...`, or raises a bare NotImplementedError) the exercise counts as not
+    yet written, so that the notebook runs from top to bottom.
     """
     tests = exercises.tests()
     if number not in tests:
@@ -76,7 +76,7 @@ def check_exercise(number: str, function: Callable) -> None:
         try:
             answer = function(*args, **kwargs)
         except NotImplementedError as error:
-            if error.args:                       # torch's own, with a message: for instance the mean of bools
+            if error.args:  # torch's own come with a message, for instance on the mean of bools
                 raise
             raise _NotWritten from error
         if answer is None or answer is Ellipsis:

@@ -157,6 +157,14 @@ def test_an_exercise_may_say_that_it_is_not_implemented(doubling, capsys):
     assert "not yet written" in capsys.readouterr().out
 
 
+def test_torchs_own_not_implemented_is_a_wrong_answer(doubling, capsys):
+    def mean_of_bools(x):
+        raise NotImplementedError("mean(): input dtype should be floating point")
+
+    check_exercise("9.1", mean_of_bools)
+    assert "not right yet, case 1: your function stopped with NotImpl" in capsys.readouterr().out
+
+
 def test_unknown_exercises_list_the_known_ones(doubling):
     with pytest.raises(ValueError, match="no exercise 1.99; there are 9.1"):
         check_exercise("1.99", abs)
