@@ -27,6 +27,9 @@ MUTATIONS: dict[str, list[Mutation]] = {
         Mutation("alpha = g.mean((2, 3), keepdim=True)", "alpha = g.sum((2, 3), keepdim=True)", "eq. 1.5"),
         Mutation("1 / (2 + total * g)", "1 / (2 + (A * g).sum((2, 3), keepdim=True))", "eq. 1.8 with 1.15"),
     ],
+    "02_score_cam": [
+        Mutation("return (M - low) / (high - low)", "return M / high", "eq. 2.1"),
+    ],
 }
 
 
