@@ -12,6 +12,14 @@ import pytest
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import torch  # noqa: E402 - after the number of threads is known
+
+# Without a CUDA device the Triton kernels are tested in Triton's interpreter. That has to be chosen before
+# cambook.kernels is imported. A child process inherits it and computes the same: on the CPU the operators
+# take their references all the same.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 ROOT = Path(__file__).resolve().parent
 REAL = ROOT.parent / "shared" / "real"
 
@@ -35,7 +43,7 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("real") and not REAL.is_dir():
             item.add_marker(no_pictures)
-        if item.get_closest_marker("gpu") and not _cuda():
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(no_device)
 
 
@@ -43,9 +51,3 @@ def pytest_collectstart(collector):
     """nbval: a library's new warning is no change of what a notebook says (unit tests are strict there)."""
     if hasattr(collector, "skip_compare"):
         collector.skip_compare += ("stderr",)
-
-
-def _cuda() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
