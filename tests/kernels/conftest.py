@@ -3,13 +3,14 @@
 import os
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 import torch
 
 from cambook.kernels import _frame
 
 
-@pytest.fixture(params=["interpreter", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.fixture(scope="session", params=["interpreter", pytest.param("cuda", marks=pytest.mark.gpu)])
 def device(request) -> str:
     """Where a kernel's `launch` runs: "cpu" in Triton's interpreter, or "cuda"."""
     if request.param == "cuda":
@@ -21,13 +22,17 @@ def device(request) -> str:
 
 @pytest.fixture(scope="session")
 def poisoned():
-    """with poisoned(): memory that torch hands out uninitialised is full of NaN (integers: of their maximum)."""
+    """with poisoned(): what torch hands out uninitialised is full of NaN (integers: of their maximum).
+
+    The interpreter computes with NumPy, which warns of NaN and infinity where a GPU says nothing.
+    """
 
     @contextmanager
     def fill():
         torch.use_deterministic_algorithms(True)    # which also fills, torch.utils.deterministic
         try:
-            yield
+            with np.errstate(all="ignore"):
+                yield
         finally:
             torch.use_deterministic_algorithms(False)
 

@@ -32,7 +32,7 @@ def operator(signature: str, reference: Callable, launch: Callable | None, fake:
     launch: runs on CUDA; None where there is no Triton.
     fake: gives results their shapes and dtypes without computing them, for torch.compile.
 
-    Not torch.library.custom_op: the first call of an operator made with that imports torch._dynamo (1.5 s here)
+    Not torch.library.custom_op: the first call of an operator made with that imports torch._dynamo (1.5 s)
     and with it Triton wherever it is installed.
     """
     name, arguments = signature.split("(", 1)
@@ -70,8 +70,8 @@ def check_shapes(kernel: str, **tensors: tuple[Tensor, str]) -> dict[str, int]:
                 raise ValueError(f"{kernel}: {name} is empty, its shape is {tuple(tensor.shape)}.")
             if sizes.setdefault(axis, size) != size:
                 raise ValueError(
-                    f"{kernel}: {name} must be {wanted} with {axis} = {sizes[axis]} as in the arguments before "
-                    f"it, but has shape {tuple(tensor.shape)}."
+                    f"{kernel}: {name} must be {wanted} with {axis} = {sizes[axis]} as in the arguments "
+                    f"before it, but has shape {tuple(tensor.shape)}."
                 )
     return sizes
 
