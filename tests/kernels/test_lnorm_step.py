@@ -90,7 +90,7 @@ def test_a_weight_of_zero_is_zero(device, poisoned):
 
 
 def matrix(here, there):
-    """(here, there): the weights of bilinear interpolation from `there` places to `here`, align_corners off."""
+    """(here, there): the weights of bilinear interpolation from `there` places, align_corners off."""
     weights = torch.zeros(here, there, dtype=torch.float64)
     for i in range(here):
         position = max((i + 0.5) * there / here - 0.5, 0)
@@ -115,6 +115,13 @@ def test_ratio_2_divides_by_block_means():
     means = F.avg_pool2d(C[:, None], 2)
     mean = F.interpolate(means, (6, 8), mode="bilinear")[:, 0]
     torch.testing.assert_close(lnorm_step(P, C), C / mean)
+
+
+def test_floor_is_not_added(device, poisoned):
+    """For C just above it the result is 1, where C / (mean + 1e-12) would be 2/3."""
+    P, C = torch.ones(1, 2, 2), torch.full((1, 4, 4), 2e-12)
+    torch.testing.assert_close(lnorm_step(P, C), torch.ones(1, 4, 4))
+    hold(P, C, device, poisoned)
 
 
 def test_what_the_normalisation_promises():

@@ -14,7 +14,7 @@ feature of its own there, and here):
     booking  attribution += (z_new - z_old) g
 
 How often "the next" can happen is bounded: each such move finishes ⌊p (n - 1)⌋ + 1 features or all that are
-left, so there are at most n / (⌊p (n - 1)⌋ + 1) moves, rounded up, and with all features at z_hi the distance
+left, so there are at most n / (⌊p (n - 1)⌋ + 1) moves, rounded up; and with all features at z_hi the distance
 to x is at most the goal. So the device itself decides when a step is over, and the host reads nothing back.
 
 Equality decides what is "at z_hi", which float32 would spoil with x' + 1 · (x - x') ≠ x. All points between
@@ -23,8 +23,8 @@ goals are distances from x, so that rounding in one step is made up for in the n
 
 Bytes that must move: z, x, the baseline, the gradient and the attribution in, z and the attribution out.
 `_prepare` and `_move` do that, with all of the GPU; between them stands one ranking key and one room for each
-feature, which `_select` reads, one program an image: 31 counts fix the 31 bits of a quantile. That is the slow
-part for few images; it is still far less than the network's pass back that every step needs.
+feature, which `_select` reads, one program an image: 31 counts fix the 31 bits of a quantile. That should be
+the slow part for few images, and little beside the network's two passes that every step needs.
 """
 
 import torch
@@ -302,8 +302,9 @@ def path_step(
     whole pixels [official code]. Where x equals the baseline nothing moves. A feature whose gradient is not
     finite moves last [our reading], and its attribution is not finite either.
 
-    Raises TypeError for dtypes that are not floating point, or a path in half precision; ValueError for shapes
-    that differ, several devices, step, fraction or max_dist out of range, or where a gradient would be lost.
+    Raises TypeError for dtypes that are not floating point, or a path in half precision; ValueError for
+    shapes that differ, several devices, step, fraction or max_dist out of range, or where a gradient would be
+    lost.
     """
     tensors = {"z": z, "attribution": attribution, "gradient": gradient, "x": x, "baseline": baseline}
     check_shapes(NAME, **{name: (tensor, "BCHW") for name, tensor in tensors.items()})

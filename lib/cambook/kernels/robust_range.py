@@ -6,9 +6,9 @@ order statistics s_⌊v⌋ and s_⌊v⌋₊₁, and is interpolated linearly, as
 On CUDA one program takes one map and finds the order statistics bit by bit: floats become unsigned integers
 of the same order, and 32 counts of "how many keys lie below this candidate" fix the 32 bits of the answer,
 both percentiles in the same count. Counting needs no exchange between threads but one sum, where sorting n
-numbers exchanges them log²n times; so it also wins for small maps, and one way is enough. Up to RESIDENT
-pixels the keys stay in registers and the map is read once. A larger map is read again for each bit: once
-from DRAM, then from the L2 cache as long as the maps at work fit there. The floor is one reading.
+numbers exchanges them log²n times, so the same way serves small maps and large ones. Up to RESIDENT pixels
+the keys stay in registers and the map is read once. A larger map is read again for each bit: once from DRAM,
+then from the L2 cache as long as the maps at work fit there. The floor is one reading.
 """
 
 import torch
@@ -87,7 +87,7 @@ if TRITON:
 
     @triton.jit
     def _interpolate(key, following, not_above, rank, share, n):
-        """Between the order statistic of this rank and the next, which is equal to it where there are ties."""
+        """Between the order statistic of this rank and the next, which is the same where there are ties."""
         a = _value(key)
         b = tl.where((not_above > rank + 1) | (rank + 1 >= n), a, _value(following))
         # From the nearer end, as numpy: exact at both ends.
