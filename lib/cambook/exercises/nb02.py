@@ -65,19 +65,26 @@ def increase(answer) -> None:
                              f"got {[round(value, 2) for value in got.tolist()]}; does mask k hide the same places in all three colours?")
 
 
-def effective(answer) -> None:
-    cases = (("four equal weights", [.25] * 4, 4.), ("one channel takes all", [0., 1., 0.], 1.),
-             ("weights that do not sum to 1", [3., 3., 0., 3.], 3.), ("weights 1/2, 1/4, 1/4", [.5, .25, .25], 2 ** 1.5))
-    for name, weights, expected in cases:
-        got = float(answer(torch.tensor(weights)))
-        if abs(got - expected) < 1e-4:
+def over_grey(answer) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for count, classes, c in ((6, 4, 2), (5, 5, 0), (8, 3, 1)):
+        answers, empty = (3 * torch.randn(*shape, generator=generator) for shape in ((count, classes), (classes,)))
+        answers[0, c], empty[c] = answers[0, c] + 9, 0.                      # one view convinces in any case
+        p, grey = answers.softmax(1)[:, c], empty.softmax(0)[c]
+        got, where = answer(answers.clone(), empty.clone(), c), f"{count} questions, {classes} classes, class {c}"
+        assert isinstance(got, torch.Tensor) and tuple(got.shape) == (count,), (
+            f"{where}: expected {count} numbers, one a question.")
+        if _same(got, (p - grey).clamp(min=0)):
             continue
-        assert got == got, f"{name}: that became NaN; 0 · log 0 counts as 0."
-        used = torch.tensor([weight for weight in weights if weight > 0])
-        entropy = float(-(used / used.sum() * (used / used.sum()).log()).sum())
-        assert abs(got - entropy) > 1e-4, f"{name}: that is the entropy itself; the number of channels is its exponential."
-        assert abs(got - 2 ** entropy) > 1e-4, f"{name}: 2 to the power of an entropy in natural logarithms mixes two bases."
-        raise AssertionError(f"{name}: expected {expected:.3f}, got {got:.3f}; do the weights sum to 1 before you take logarithms?")
+        assert not _same(got, p), f"{where}: those are the code's own weights; the empty picture is not subtracted."
+        assert not _same(got, p - grey), f"{where}: a view that convinces less than plain grey must weigh 0, not less."
+        assert not _same(got, (p - grey).abs()), f"{where}: less than plain grey counts as 0, not as its absolute value."
+        assert not _same(got, (answers.softmax(0)[:, c] - grey).clamp(min=0)), (
+            f"{where}: the softmax of the answers runs over the classes, along dimension 1.")
+        assert not _same(got, (answers[:, c] - empty[c]).clamp(min=0)), (
+            f"{where}: those are logits; take the probabilities first, then the difference.")
+        raise AssertionError(f"{where}: expected {[round(value, 3) for value in (p - grey).clamp(min=0).tolist()]}, "
+                             f"got {[round(value, 3) for value in got.tolist()]}.")
 
 
 def strongest(answer) -> None:
@@ -105,4 +112,4 @@ def _indices(answer) -> list[int]:
     return [int(index) for index in answer]
 
 
-TESTS = {"2.1": mask, "2.2": increase, "2.3": effective, "2.4": strongest}
+TESTS = {"2.1": mask, "2.2": increase, "2.3": over_grey, "2.4": strongest}

@@ -27,8 +27,8 @@ def grad_cam_pp(
     Arguments, cost and errors as in `grad_cam`; trace also has "coefficients", a (B, K, h, w).
 
     Source: the equation is the ancestor's, written from memory, and checked against the grad-cam package up
-    to its epsilon. The authors' own TensorFlow code also divides a by its sum over the cells with a positive
-    gradient, which the equation does not; that is not done here.
+    to its epsilon. The authors' own TensorFlow code also divides a by its sum over all cells of the map, which
+    the equation does not; that is not done here.
     """
     seen = look("grad_cam_pp", model, images, targets, layers, gradients=True)
     a = coefficients(seen.activations, seen.gradients)

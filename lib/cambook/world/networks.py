@@ -11,7 +11,7 @@ NAMES = ("tiny_vgg", "tiny_resnet")
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)    # the world's colours are spread evenly, so no statistics are needed
 
 # Channels of each convolution, "M" for a max pooling: the rhythm of VGG16 (2, 2, 3, 3, 3 convolutions a stage).
-VGG_LAYOUT = (8, 16, "M", 24, 24, "M", 32, 32, 32, "M", 64, 64, 64, "M", 96, 96, 96, "M")
+VGG_LAYOUT = (8, 8, "M", 16, 16, "M", 32, 32, 32, "M", 64, 64, 64, "M", 96, 96, 96, "M")
 
 
 class TinyVGG(nn.Module):
@@ -39,8 +39,8 @@ class TinyVGG(nn.Module):
         self.features = nn.Sequential(*layers)
         self.avgpool = nn.AdaptiveAvgPool2d((4, 4))
         self.classifier = nn.Sequential(
-            nn.Linear(channels * 16, 128), nn.ReLU(inplace=True), nn.Dropout(0.2),
-            nn.Linear(128, 128), nn.ReLU(inplace=True), nn.Dropout(0.2),
+            nn.Linear(channels * 16, 128), nn.ReLU(inplace=True), nn.Dropout(0.1),
+            nn.Linear(128, 128), nn.ReLU(inplace=True), nn.Dropout(0.1),
             nn.Linear(128, num_classes),
         )
 
