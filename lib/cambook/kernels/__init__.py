@@ -5,7 +5,17 @@ reference. `torch.compile` takes a caller whole. None has a gradient.
 """
 
 from .lnorm_step import lnorm_step
+from .masked_batch import masked_batch
 from .path_step import path_step
+from .perturb_batch import perturb_batch
 from .robust_range import robust_range
+from .weighted_sum import weighted_sum
 
-__all__ = ["lnorm_step", "path_step", "robust_range"]
+__all__ = [
+    "lnorm_step",
+    "masked_batch",
+    "path_step",
+    "perturb_batch",
+    "robust_range",
+    "weighted_sum",
+]

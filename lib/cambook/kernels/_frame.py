@@ -90,6 +90,28 @@ def check_integers(kernel: str, **tensors: Tensor) -> None:
             raise TypeError(f"{kernel}: {name} must be int32 or int64, not {tensor.dtype}: use .long().")
 
 
+def check_rest(kernel: str, name: str, rest: Tensor, images: Tensor) -> None:
+    """Raise where `rest` is neither one picture (1, C, H, W) nor one for each image (B, C, H, W)."""
+    shapes = {(count, *images.shape[1:]) for count in (1, len(images))}
+    if not isinstance(rest, Tensor):
+        raise TypeError(f"{kernel}: {name} must be a tensor, not {type(rest).__name__}.")
+    if tuple(rest.shape) not in shapes:
+        raise ValueError(
+            f"{kernel}: {name} must have the shape of the images, {tuple(images.shape)}, or 1 in the place "
+            f"of {len(images)}, but has {tuple(rest.shape)}."
+        )
+
+
+def check_rows(kernel: str, rows: Tensor, images: Tensor) -> list[int]:
+    """The numbers in `rows`, read from the device. Raises IndexError for an image that does not exist."""
+    numbers = rows.tolist()
+    if min(numbers) < 0 or max(numbers) >= len(images):
+        raise IndexError(
+            f"{kernel}: rows must be 0 to {len(images) - 1}, but hold {min(numbers)} to {max(numbers)}."
+        )
+    return numbers
+
+
 def check_device(kernel: str, **tensors: Tensor | None) -> None:
     """Raise ValueError where the tensors are not all on the device of the first. None is skipped."""
     here = [(name, tensor.device) for name, tensor in tensors.items() if tensor is not None]
@@ -113,3 +135,32 @@ def arithmetic(*tensors: Tensor | None) -> torch.dtype:
     """The dtype to compute in: float64 when one of the tensors is, else float32. None is skipped."""
     double = any(tensor is not None and tensor.dtype == torch.float64 for tensor in tensors)
     return torch.float64 if double else torch.float32
+
+
+def image_buffer(
+    kernel: str, out: Tensor | None, shape: tuple[int, ...], images: Tensor, dtype, channels_last: bool
+) -> Tensor:
+    """The tensor of `shape` (N, C, H, W) that a kernel fills: the caller's `out`, or a new one.
+
+    A new one has `dtype` (None: that of the images), and is on their device in NCHW or channels-last memory.
+    Raises TypeError or ValueError where `out` does not fit, or is given with what would describe a new one.
+    """
+    if out is None:
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        out = torch.empty(shape, dtype=dtype or images.dtype, device=images.device, memory_format=layout)
+    elif dtype is not None or channels_last:
+        raise ValueError(f"{kernel}: dtype and channels_last describe a new buffer: leave them out with out.")
+    check_floats(kernel, out=out)
+    check_device(kernel, images=images, out=out)
+    check_no_gradient(kernel, out=out)
+    if tuple(out.shape) != tuple(shape):
+        raise ValueError(f"{kernel}: out must have shape {tuple(shape)}, not {tuple(out.shape)}.")
+    if not (out.is_contiguous() or out.is_contiguous(memory_format=torch.channels_last)):
+        raise ValueError(f"{kernel}: out must be contiguous, or contiguous in channels-last memory.")
+    return out
+
+
+def packed(tensor: Tensor, out: Tensor) -> Tensor:
+    """The images `tensor` in the memory format of the buffer `out`; a copy only where they lie otherwise."""
+    nchw = out.is_contiguous()
+    return tensor.contiguous(memory_format=torch.contiguous_format if nchw else torch.channels_last)
