@@ -157,7 +157,9 @@ def awkward():
     baseline[0] = x[0]    # no way to go at all
     baseline[1, 0, 1] = x[1, 0, 1]    # no way to go for a row
     gradient[2] = 0    # everything ties
-    gradient[3, 0, 0, :3] = torch.tensor([torch.nan, torch.inf, -torch.inf])
+    baseline[3, 0, 0] = x[3, 0, 0] - 0.1    # so little that the others can spend a budget of half
+    gradient[3, 0, 0, 1:3] = torch.tensor([torch.inf, -torch.inf])
+    gradient[3, 0, 0, 0] = torch.tensor(0x7FFFFFFF, dtype=torch.int32).view(torch.float32)    # CUDA's NaN
     x[4, 0, 0, 0] = torch.nan    # and no other image's trouble
     return baseline, torch.zeros_like(x), gradient, x, baseline
 
@@ -180,6 +182,15 @@ def test_awkward_images(device, poisoned):
     with poisoned():
         got = launch(*(a.to(device) for a in awkward()), 0, 2, 0.25, 1.0)
     check_awkward(*(result.cpu() for result in got))
+
+
+def test_the_last_step_moves_features_without_a_gradient_too(device, poisoned):
+    given, (_, _, _, x, _) = awkward(), awkward()
+    z, _ = reference(*given, 0, 1, 0.25, 1.0)
+    torch.testing.assert_close(z[3], x[3])
+    with poisoned():
+        z, _ = launch(*(a.to(device) for a in given), 0, 1, 0.25, 1.0)
+    torch.testing.assert_close(z[3].cpu(), x[3])
 
 
 @pytest.mark.parametrize("dtype, atol", [(torch.float32, 1e-5), (torch.float64, 1e-13)])
