@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from cambook import scoring, targets
+from cambook import methods, models, scoring, targets, world
 
 
 class Plain(nn.Module):
@@ -323,6 +323,7 @@ def test_scores_of_plain_images():
     ("options", "sentence"),
     [
         ({"order": "both"}, "The order is one of"),
+        ({"precision": "half"}, "The precision is one of exact, fast"),
         ({"chunk": 0}, "The chunk is a positive number"),
         ({"chunk": "all"}, "The chunk is a positive number"),
         ({"chunk": True}, "The chunk is a positive number"),
@@ -340,3 +341,99 @@ def test_bad_input(options, sentence):
     arguments = {"images": random(2, 3, 4, 4), "maps": random(2, 4, 2, 2), "targets": [0, 1]} | options
     with pytest.raises(ValueError, match=sentence):
         scoring.masked_scores(Plain(), **arguments)
+
+
+def test_equal_channels_are_asked_about_once():
+    """Of one image; the same map on another image is another question."""
+    model, images, maps = Plain(), random(2, 3, 6, 6), random(1, 5, 3, 3).repeat(2, 1, 1, 1)
+    maps[:, 3], maps[0, 4] = maps[:, 1], maps[0, 0]
+    got = scoring.masked_scores(model, images, maps, targets.resolve([0, 2], torch.zeros(2, 3)), chunk=2)
+    assert got.forwards == sum(model.batches) == 3 + 4
+    torch.testing.assert_close(got.values, slow_values(model, images, maps, [0, 2]), atol=1e-6, rtol=0)
+    assert torch.equal(got.values[:, 3], got.values[:, 1]) and got.values[0, 4] == got.values[0, 0]
+
+
+def test_one_buffer_in_channels_last_memory():
+    """The pictures of all chunks are written to the same place."""
+
+    class Watched(Plain):
+        def forward(self, images):
+            places.append((images.data_ptr(), images.is_contiguous(memory_format=torch.channels_last)))
+            return super().forward(images)
+
+    places = []
+    resolved = targets.resolve(0, torch.zeros(1, 3))
+    scoring.masked_scores(Watched(), random(1, 3, 6, 6), random(1, 7, 3, 3), resolved, chunk=3)
+    assert len(places) == 3 and len(set(places)) == 1 and places[0][1]
+
+
+def ranks(values):
+    """Equal values share the mean of their places, as Spearman has it."""
+    _, place = values.unique(return_inverse=True)
+    counts = torch.bincount(place).double()
+    return (counts.cumsum(0) - counts / 2)[place]
+
+
+def correlation(one, two):
+    return torch.corrcoef(torch.stack([one.flatten().double(), two.flatten().double()]))[0, 1].item()
+
+
+@pytest.mark.parametrize(("name", "layer"), [("tiny_vgg", "features.29"), ("tiny_resnet", "layer4")])
+def test_fast_keeps_the_ranking(name, layer, monkeypatch):
+    """bfloat16 wherever the tests run: Spearman of the channels' scores, correlation of the maps."""
+    monkeypatch.setattr(scoring, "fast_dtype", lambda device: torch.bfloat16)
+    net = models.load(name)
+    images = net.preprocessing(world.scene(7).image)
+    exact, fast = (
+        methods.score_cam(net, images, layers=layer, precision=precision, trace=True, progress=False)
+        for precision in scoring.PRECISIONS
+    )
+    assert (exact.config["dtype"], fast.config["dtype"]) == ("float32", "bfloat16")
+    alive = ~exact.trace["skipped"]
+    one, two = (e.trace["masked_scores"][alive] for e in (exact, fast))
+    assert not torch.equal(one, two)
+    assert correlation(ranks(one), ranks(two)) >= 0.999
+    assert correlation(exact.map, fast.map) >= 0.99
+
+
+def test_fast_is_exact_where_bfloat16_is_slow(monkeypatch):
+    monkeypatch.setattr(scoring, "fast_dtype", lambda device: None)
+    images, maps = random(1, 3, 6, 6), random(1, 4, 3, 3)
+    exact, fast = (
+        scoring.masked_scores(Plain(), images, maps, [1], precision=precision)
+        for precision in scoring.PRECISIONS
+    )
+    assert torch.equal(exact.values, fast.values) and fast.dtype == torch.float32
+
+
+@pytest.mark.parametrize("able", [{}, {"avx512_bf16": True}, {"amx_bf16": True}])
+def test_fast_asks_what_the_processor_can_do(able, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able, raising=False)
+    assert scoring.fast_dtype(torch.device("cpu")) == (torch.bfloat16 if able else None)
+    assert scoring.fast_dtype(torch.device("meta")) is None
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", scoring.PRECISIONS)
+def test_a_recorded_graph_gives_the_same_scores(precision, monkeypatch):
+    """Twenty chunks, enough to record one, against passes that are all launched one by one."""
+    net = models.load("tiny_resnet", device="cuda")
+    images, maps = random(1, 3, 64, 48).cuda(), random(1, 82, 8, 6).cuda()
+    recorded = scoring.masked_scores(net, images, maps, [1], chunk=4, precision=precision)
+    monkeypatch.setattr(scoring, "GRAPH_FROM", 1000)
+    launched = scoring.masked_scores(net, images, maps, [1], chunk=4, precision=precision)
+    torch.testing.assert_close(recorded.values, launched.values, atol=1e-5, rtol=0)
+
+
+@pytest.mark.gpu
+def test_a_network_that_cannot_be_recorded_is_launched():
+    class Reads(Plain):
+        def forward(self, images):
+            if images.sum().item() > 1e9:
+                raise RuntimeError("unreachable")
+            return super().forward(images)
+
+    model, images, maps = Reads().cuda(), random(1, 3, 6, 6).cuda(), random(1, 40, 3, 3).cuda()
+    got = scoring.masked_scores(model, images, maps, [0], chunk=2)
+    expected = slow_values(model.cpu(), images.cpu(), maps.cpu(), [0])
+    torch.testing.assert_close(got.values.cpu(), expected, atol=1e-5, rtol=0)

@@ -26,6 +26,7 @@ def score_cam(
     order: str = "upsample_normalise",
     align_corners: bool = False,
     baseline: Tensor | None = None,
+    precision: str = "exact",
     chunk: int | str = "auto",
     progress: bool | None = None,
     trace: bool = False,
@@ -43,8 +44,8 @@ def score_cam(
     score: f_c; None is "logit" for the first weighting (as in the packages grad-cam and torchcam) and
         "probability" for the second (as in the official code), which knows no other. With the first a
         callable works as well.
-    order, align_corners, chunk, progress: as in `scoring.masked_scores`. The official code upsamples, then
-        normalises.
+    order, align_corners, precision, chunk, progress: as in `scoring.masked_scores`. The official code
+        upsamples, then normalises.
     baseline: X_b, (1 or B, C, H, W) in the model's input space; None is zeros (paper), which is the mean
         colour.
     trace: keep "weights", "masked_scores", "increase" (CIC) and "skipped", all (B, K); "activations" (B, K,
@@ -74,7 +75,8 @@ def score_cam(
         baseline_scores, baseline_forwards = _baseline_scores(model, seen, baseline, score)
     masked = scoring.masked_scores(
         model, seen.images, seen.activations, seen.targets,
-        kind=score, order=order, align_corners=align_corners, chunk=chunk, progress=progress,
+        kind=score, order=order, align_corners=align_corners, precision=precision, chunk=chunk,
+        progress=progress,
     )    # fmt: skip
     parts = {"masked_scores": masked.values, "skipped": masked.skipped, "activations": seen.activations}
     forwards = masked.forwards
@@ -98,6 +100,8 @@ def score_cam(
         align_corners=align_corners,
         baseline="none" if weighting == "probability" else "zeros" if baseline is None else "given",
         chunk=chunk,
+        precision=precision,
+        dtype=str(masked.dtype).removeprefix("torch."),
     )
 
 
