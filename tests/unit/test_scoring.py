@@ -378,17 +378,18 @@ def correlation(one, two):
     return torch.corrcoef(torch.stack([one.flatten().double(), two.flatten().double()]))[0, 1].item()
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize(("name", "layer"), [("tiny_vgg", "features.29"), ("tiny_resnet", "layer4")])
-def test_fast_keeps_the_ranking(name, layer, monkeypatch):
-    """bfloat16 wherever the tests run: Spearman of the channels' scores, correlation of the maps."""
-    monkeypatch.setattr(scoring, "fast_dtype", lambda device: torch.bfloat16)
+def test_fast_keeps_the_ranking(name, layer, dtype, monkeypatch):
+    """Half precision wherever the tests run: Spearman of the channels' scores, correlation of the maps."""
+    monkeypatch.setattr(scoring, "fast_dtype", lambda device: dtype)
     net = models.load(name)
     images = net.preprocessing(world.scene(7).image)
     exact, fast = (
         methods.score_cam(net, images, layers=layer, precision=precision, trace=True, progress=False)
         for precision in scoring.PRECISIONS
     )
-    assert (exact.config["dtype"], fast.config["dtype"]) == ("float32", "bfloat16")
+    assert (exact.config["dtype"], fast.config["dtype"]) == ("float32", str(dtype).removeprefix("torch."))
     alive = ~exact.trace["skipped"]
     one, two = (e.trace["masked_scores"][alive] for e in (exact, fast))
     assert not torch.equal(one, two)
@@ -406,11 +407,38 @@ def test_fast_is_exact_where_bfloat16_is_slow(monkeypatch):
     assert torch.equal(exact.values, fast.values) and fast.dtype == torch.float32
 
 
-@pytest.mark.parametrize("able", [{}, {"avx512_bf16": True}, {"amx_bf16": True}])
-def test_fast_asks_what_the_processor_can_do(able, monkeypatch):
+@pytest.mark.parametrize(
+    ("able", "dtype"),
+    [
+        ({}, None),
+        ({"avx512_bf16": True}, torch.bfloat16),
+        ({"amx_bf16": True, "avx512_fp16": True}, torch.float16),
+        ({"amx_fp16": True}, torch.float16),
+    ],
+)
+def test_fast_asks_what_the_processor_can_do(able, dtype, monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able, raising=False)
-    assert scoring.fast_dtype(torch.device("cpu")) == (torch.bfloat16 if able else None)
+    assert scoring.fast_dtype(torch.device("cpu")) == dtype
     assert scoring.fast_dtype(torch.device("meta")) is None
+
+
+def test_what_overflows_in_half_precision_is_asked_again(monkeypatch):
+    """Pictures that add up to more than 65504: infinite in float16, and their score is the exact one."""
+
+    class Loud(Plain):
+        def forward(self, images):
+            self.batches.append(len(images))
+            return (images * 1000).sum((2, 3))
+
+    monkeypatch.setattr(scoring, "fast_dtype", lambda device: torch.float16)
+    model, images, maps = Loud(), torch.ones(1, 3, 16, 16), random(1, 4, 3, 3)
+    maps[0, 2] = torch.tensor([[1.0, 0, 0], [0, 0, 0], [0, 0, 0]])    # a small hole: this one does not overflow
+    resolved = targets.resolve(0, torch.zeros(1, 3))
+    exact = scoring.masked_scores(model, images, maps, resolved)
+    model.batches.clear()
+    fast = scoring.masked_scores(model, images, maps, resolved, precision="fast")
+    assert model.batches == [4, 3] and fast.forwards == 7 and not fast.skipped.any()
+    torch.testing.assert_close(fast.values, exact.values, rtol=2e-3, atol=0)
 
 
 @pytest.mark.gpu
