@@ -30,6 +30,11 @@ MUTATIONS: dict[str, list[Mutation]] = {
     "02_score_cam": [
         Mutation("return (M - low) / (high - low)", "return M / high", "eq. 2.1"),
     ],
+    "10_kernels": [
+        Mutation("above = max(0, (2 * y + 1) * small - large)", "above = max(0, 2 * y * small)", "eq. 10.3"),
+        Mutation("upper = (1 - tx) * tl.load", "upper = (1 - ty) * tl.load", "the kernel = the reference"),
+        Mutation("(3 * row[i] + row[k]) / 4", "(row[i] + row[k]) / 2", "eq. 10.8"),
+    ],
 }
 
 
