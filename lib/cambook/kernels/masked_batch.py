@@ -75,7 +75,7 @@ def reference(
             columns_seen = _ends(maps.shape[2], width, align_corners)
             seen = down[rows_seen] @ maps @ across[columns_seen].T
         low, high = seen.amin((1, 2)), seen.amax((1, 2))
-        constant = maps.amin((1, 2)) == maps.amax((1, 2))    # seen through U, it may no longer be exactly
+        constant = maps.amin((1, 2)) == maps.amax((1, 2))    # seen through U, no longer exactly
         limits = low, torch.where(constant, low, high)
         clip = None
     else:
@@ -167,7 +167,10 @@ if TRITON:
 
     @triton.jit
     def _enlarged(values, i0, i1, ty, j0, j1, tx, WIDTH: tl.constexpr):
-        """U at places whose neighbours are rows i0, i1 and columns j0, j1 of the map at `values`."""
+        """U at places whose neighbours are rows i0, i1 and columns j0, j1 of the map at `values`.
+
+        In a form in which U of a constant is that constant to the last bit, so that its range is 0.
+        """
         a = tl.load(values + i0 * WIDTH + j0).to(tl.float32)
         b = tl.load(values + i0 * WIDTH + j1).to(tl.float32)
         c = tl.load(values + i1 * WIDTH + j0).to(tl.float32)
@@ -215,7 +218,6 @@ if TRITON:
         elif UPSAMPLE_FIRST:
             low = tl.min(seen_least, 0)
             span = tl.max(seen_most, 0) - low
-            span = tl.where(tl.min(least, 0) == tl.max(most, 0), 0.0, span)    # U of a constant is rounded
         else:
             low = tl.min(least, 0)
             span = tl.max(most, 0) - low
