@@ -5,27 +5,18 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-
-@dataclass(frozen=True)
-class _Result:
-    values: torch.Tensor  # (B,) float64 in [0, 1]; NaN where excluded
-    excluded: torch.Tensor  # (B,) bool: images on which the game cannot be played
-
-    @property
-    def mean(self) -> float:
-        """Mean over the images that are not excluded; NaN when none is left."""
-        return self.values[~self.excluded].mean().item()
+from ._result import Result, check_maps, check_not_negative, is_flat
 
 
-@dataclass(frozen=True)
-class PointingResult(_Result):
+@dataclass(frozen=True, eq=False)
+class PointingResult(Result):
     """values: the share of the tied maxima that hit. excluded: flat maps and empty masks."""
 
     ties: torch.Tensor  # (B,) int64: number of pixels that share the maximum
 
 
-@dataclass(frozen=True)
-class EnergyResult(_Result):
+@dataclass(frozen=True, eq=False)
+class EnergyResult(Result):
     """values: the share of the map's sum inside the mask. excluded: all-zero maps and empty masks."""
 
     area: torch.Tensor  # (B,) float64: share of the pixels inside the mask, the value of a uniform map
@@ -49,8 +40,7 @@ def pointing_game(maps: torch.Tensor, masks: torch.Tensor, tolerance: float = 0.
     maxima = maps == largest
     ties = maxima.sum(dim=(1, 2))
     hits = (maxima & _grown(masks, tolerance)).sum(dim=(1, 2))
-    flat = largest[:, 0, 0] == maps.amin(dim=(1, 2))
-    return _finish(PointingResult, hits.double() / ties, flat, masks, ties=ties)
+    return _finish(PointingResult, hits.double() / ties, is_flat(maps), masks, ties=ties)
 
 
 def energy_pointing_game(maps: torch.Tensor, masks: torch.Tensor) -> EnergyResult:
@@ -63,10 +53,7 @@ def energy_pointing_game(maps: torch.Tensor, masks: torch.Tensor) -> EnergyResul
     ValueError for other shapes, masks that are not bool, NaN, or negative values.
     """
     maps, masks = _inputs(maps, masks)
-    if (maps < 0).any():
-        raise ValueError(
-            "the energy game needs maps without negative values: take explanation.map, or clamp at 0."
-        )
+    check_not_negative(maps)
     total = maps.sum(dim=(1, 2))
     inside = (maps * masks).sum(dim=(1, 2))
     area = masks.double().mean(dim=(1, 2))
@@ -74,8 +61,8 @@ def energy_pointing_game(maps: torch.Tensor, masks: torch.Tensor) -> EnergyResul
 
 
 def _inputs(maps, masks) -> tuple[torch.Tensor, torch.Tensor]:
-    maps, masks = torch.as_tensor(maps), torch.as_tensor(masks)
-    if maps.ndim != 3 or maps.shape != masks.shape or maps.numel() == 0:
+    maps, masks = check_maps(maps), torch.as_tensor(masks)
+    if maps.shape != masks.shape:
         raise ValueError(
             f"maps and masks must both be (B, H, W), of one size; got {tuple(maps.shape)} "
             f"and {tuple(masks.shape)}."
@@ -84,11 +71,7 @@ def _inputs(maps, masks) -> tuple[torch.Tensor, torch.Tensor]:
         raise ValueError(
             f"masks must be bool, True on the object; got {masks.dtype}: compare first, as in masks > 0."
         )
-    if not torch.isfinite(maps).all():
-        raise ValueError(
-            "the maps hold NaN or infinite values: look where they come from before scoring them."
-        )
-    return maps.double(), masks.to(maps.device)  # double: float16 sums of a map overflow
+    return maps, masks.to(maps.device)
 
 
 def _grown(masks: torch.Tensor, tolerance: float) -> torch.Tensor:
@@ -104,4 +87,4 @@ def _grown(masks: torch.Tensor, tolerance: float) -> torch.Tensor:
 
 def _finish(kind: type, values: torch.Tensor, no_map: torch.Tensor, masks: torch.Tensor, **more):
     excluded = no_map | ~masks.any(dim=2).any(dim=1)
-    return kind(values=values.masked_fill(excluded, float("nan")), excluded=excluded, **more)
+    return kind(values=values, excluded=excluded, **more)
