@@ -18,7 +18,7 @@ LAB := --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.handle
 LAB += $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run lab test test-all test-browser store doctor clean
+.PHONY: help setup run lab test test-all test-browser bench store doctor clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 20
@@ -40,6 +40,9 @@ test-all: $(STAMP)  ## the tests with the slow ones (every notebook with every n
 
 test-browser: $(STAMP)  ## the playground in a real browser (needs Chromium)
 	@$(PY) -m pytest -m browser tests/browser $(ARGS)
+
+bench: $(STAMP)  ## time the library against the others, on this machine
+	@$(PY) tests/benchmarks/run.py $(ARGS)
 
 store: $(STAMP)  ## for authors: execute the notebooks in place and store their outputs
 	@$(PY) tools/store_notebooks.py $(ARGS)
