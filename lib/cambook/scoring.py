@@ -1,11 +1,13 @@
-"""The one engine for masked forward passes: Score-CAM and every later method that asks the network uses it.
+"""The one engine for passes over changed images: every method and metric that asks the network uses it.
 
 A layer's K maps become K masks of the input's size, each mask is multiplied onto its image, and the network
 scores the result. All K masked images at once would be 1.2 GB for one picture and a ResNet-50, so
-`kernels.masked_batch` writes them a chunk at a time into one buffer, and no hook watches the passes.
+`kernels.masked_batch` writes them a chunk at a time into one buffer, and no hook watches the passes. The
+pictures of insertion and deletion take the same way, written by `kernels.perturb_batch`.
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from . import targets as targets_
-from .kernels import masked_batch
+from .kernels import masked_batch, perturb_batch
 from .models.running import check_images, forward, frozen_eval
 
 ORDERS = ("upsample_normalise", "normalise_upsample")
@@ -49,6 +51,20 @@ class MaskedScores:
 
     values: Tensor
     skipped: Tensor
+    forwards: int
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the network answered about N pictures.
+
+    values: (N,) float32, the score of each picture; NaN or infinite where the network's answer is.
+    forwards: how many images went through the network.
+    dtype: what the network's convolutions and matrix products were computed in.
+    """
+
+    values: Tensor
     forwards: int
     dtype: torch.dtype
 
@@ -124,14 +140,12 @@ def masked_scores(
     images = check_images(model, images)
     if order not in ORDERS:
         raise ValueError(f"The order is one of {', '.join(ORDERS)}, not {order!r}.")
-    if precision not in PRECISIONS:
-        raise ValueError(f"The precision is one of {', '.join(PRECISIONS)}, not {precision!r}.")
+    _check_precision(precision)
     if maps.ndim != 4 or len(maps) != len(images):
         raise ValueError(
             f"The maps must be (B, K, h, w) for the {len(images)} images, but have shape {tuple(maps.shape)}."
         )
     channels = maps.shape[1]
-    size = _chunk_size(chunk, images)
     forwards = 0
     if isinstance(targets, targets_.Targets):
         targets = targets_.resolve(targets, images)    # checks their number
@@ -139,19 +153,97 @@ def masked_scores(
         targets = targets_.resolve(targets, outputs(model, images, chunk=chunk))
         forwards = len(images)
 
-    dtype = (fast_dtype(images.device) if precision == "fast" else None) or images.dtype
+    with torch.inference_mode():
+        maps = maps.to(images.device, torch.float32).flatten(0, 1)    # (B·K, h, w)
+        # Decided before upsampling: an interpolated constant is no longer exactly constant.
+        span = maps.amax((1, 2)) - maps.amin((1, 2))
+        live = torch.nonzero((span > 0) & span.isfinite()).squeeze(1)    # flat, b·K + k; read back once
+        asked, asked_by = _distinct(maps, live, live // channels)
+
+        def write(numbers: Tensor, rows: Tensor, out: Tensor) -> None:
+            masked_batch(images, maps[asked[numbers]], rows, order=order, align_corners=align_corners, out=out)
+
+        got = _ask(
+            model, images, asked // channels, write, targets, kind, precision, chunk, progress, "masked"
+        )    # fmt: skip
+        values = got.values.new_zeros(len(maps))
+        skipped = torch.ones_like(values, dtype=torch.bool)
+        values[live] = got.values.nan_to_num(0, 0, 0)[asked_by]
+        skipped[live] = ~got.values.isfinite()[asked_by]
+
+    shape = len(images), channels
+    return MaskedScores(
+        _ordinary(values).view(shape), _ordinary(skipped).view(shape), forwards + got.forwards, got.dtype
+    )
+
+
+def perturbed_scores(
+    model: nn.Module,
+    images: Tensor,
+    baselines: Tensor,
+    ranks: Tensor,
+    counts: Tensor,
+    rows: Tensor,
+    targets: targets_.Targets,
+    *,
+    kind: targets_.Kind = "logit",
+    precision: str = "exact",
+    chunk: int | str = "auto",
+    progress: bool | None = None,
+) -> Answers:
+    """Score pictures in which the pixels of lowest rank come from a baseline: one score for each count.
+
+    images, baselines, ranks, counts, rows: as in `kernels.perturb_batch`; images and baselines are both
+        normalised, and exchanged where a curve begins with the baseline and inserts the image.
+    targets: resolved, because neither end of a curve need be the image that is explained.
+    kind, precision, chunk, progress: as in `masked_scores`.
+
+    Raises ValueError for an unknown precision or chunk, and ValueError, TypeError or IndexError for tensors
+    that do not belong together.
+    """
+    images, baselines = check_images(model, images), check_images(model, baselines)
+    _check_precision(precision)
+    targets = targets_.resolve(targets, images)    # checks their number
+    # As the buffer lies, so that nothing is laid out anew in each chunk.
+    images, baselines = (t.contiguous(memory_format=torch.channels_last) for t in (images, baselines))
+
+    def write(numbers: Tensor, rows: Tensor, out: Tensor) -> None:
+        perturb_batch(images, baselines, ranks, counts[numbers], rows, out=out)
+
+    return _ask(model, images, rows, write, targets, kind, precision, chunk, progress, "perturbed")
+
+
+def _ask(
+    model: nn.Module,
+    images: Tensor,
+    rows: Tensor,
+    write: Callable[[Tensor, Tensor, Tensor], None],
+    targets: targets_.Targets,
+    kind: targets_.Kind,
+    precision: str,
+    chunk: int | str,
+    progress: bool | None,
+    what: str,
+) -> Answers:
+    """The score of each of N pictures, written and asked about a chunk at a time.
+
+    rows: (N,), which image each picture is made of. write(numbers, rows, out) fills the buffer with the
+    pictures of these numbers, 0 … N - 1. what: is done to the pictures, for the progress bar.
+    """
+    size = _chunk_size(chunk, images)
+    forwards = 0
+
     def ask(numbers: Tensor, dtype: torch.dtype) -> Tensor:
-        """The scores under the masks of these flat numbers, (N,) float32."""
+        """The scores of the pictures of these numbers."""
         nonlocal size, forwards
         answers = torch.empty(len(numbers), device=images.device)
         network = _Network(model, images, len(numbers))
         start = 0
         while start < len(numbers):
-            index = numbers[start : start + size]
-            rows = index // channels
+            part = numbers[start : start + size]
             try:
-                buffer = network.buffer(len(index), size, dtype)
-                masked_batch(images, maps[index], rows, order=order, align_corners=align_corners, out=buffer)
+                buffer = network.buffer(len(part), size, dtype)
+                write(part, rows[part], buffer)
                 output = network(buffer)
             except torch.OutOfMemoryError:
                 if chunk != "auto" or size == 1:
@@ -159,35 +251,28 @@ def masked_scores(
                 network.forget()
                 size = size // 2
                 continue
-            answers[start : start + len(index)] = targets.score(output.float(), rows, kind).float()
-            start += len(index)
-            bar.update(len(index))
+            answers[start : start + len(part)] = targets.score(output.float(), rows[part], kind).float()
+            start += len(part)
+            bar.update(len(part))
         forwards += len(numbers)
         return answers
 
     dtype = (fast_dtype(images.device) if precision == "fast" else None) or images.dtype
-    with frozen_eval(model), torch.inference_mode():
-        maps = maps.to(images.device, torch.float32).flatten(0, 1)    # (B·K, h, w)
-        # Decided before upsampling: an interpolated constant is no longer exactly constant.
-        span = maps.amax((1, 2)) - maps.amin((1, 2))
-        live = torch.nonzero((span > 0) & span.isfinite()).squeeze(1)    # flat, b·K + k; read back once
-        asked, asked_by = _distinct(maps, live, live // channels)
-        with _bar(len(asked), progress) as bar:
-            if dtype == images.dtype:
-                answers = ask(asked, dtype)
-            else:
-                with torch.autocast(images.device.type, dtype), _HeadInFloat32():
-                    answers = ask(asked, dtype)
-                overflowed = torch.nonzero(~answers.isfinite()).squeeze(1)
-                answers[overflowed] = ask(asked[overflowed], images.dtype)
+    with frozen_eval(model), torch.inference_mode(), _bar(len(rows), progress, f"{what} images") as bar:
+        numbers = torch.arange(len(rows), device=images.device)
+        if dtype == images.dtype:
+            answers = ask(numbers, dtype)
+        else:
+            with torch.autocast(images.device.type, dtype), _HeadInFloat32():
+                answers = ask(numbers, dtype)
+            overflowed = torch.nonzero(~answers.isfinite()).squeeze(1)
+            answers[overflowed] = ask(overflowed, images.dtype)
+    return Answers(_ordinary(answers), forwards, dtype)
 
-        values = answers.new_zeros(len(maps))
-        skipped = torch.ones_like(values, dtype=torch.bool)
-        values[live] = answers.nan_to_num(0, 0, 0)[asked_by]
-        skipped[live] = ~answers.isfinite()[asked_by]
 
-    shape = len(images), channels
-    return MaskedScores(_ordinary(values).view(shape), _ordinary(skipped).view(shape), forwards, dtype)
+def _check_precision(precision: str) -> None:
+    if precision not in PRECISIONS:
+        raise ValueError(f"The precision is one of {', '.join(PRECISIONS)}, not {precision!r}.")
 
 
 def fast_dtype(device: torch.device) -> torch.dtype | None:
@@ -334,7 +419,7 @@ class _NoBar:
         pass
 
 
-def _bar(total: int, progress: bool | None):
+def _bar(total: int, progress: bool | None, what: str):
     if progress is False:
         return _NoBar()
     try:
@@ -343,7 +428,7 @@ def _bar(total: int, progress: bool | None):
         return _NoBar()
     return tqdm(
         total=total,
-        desc="masked images",
+        desc=what,
         unit=" images",
         mininterval=0.5,
         delay=0 if progress else SECONDS_WITHOUT_BAR,
