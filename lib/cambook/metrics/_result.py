@@ -39,7 +39,7 @@ def check_maps(maps: Tensor) -> Tensor:
 
     Raises ValueError for another shape, nothing in it, NaN or infinity.
     """
-    maps = torch.as_tensor(maps)
+    maps = torch.as_tensor(maps).detach()
     if maps.ndim != 3 or maps.numel() == 0:
         raise ValueError(f"the maps must be (B, H, W), one for each image; got {tuple(maps.shape)}.")
     if not torch.isfinite(maps).all():
