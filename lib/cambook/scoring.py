@@ -76,7 +76,7 @@ def outputs(model: nn.Module, images: Tensor, *, chunk: int | str = "auto") -> T
     """
     images = check_images(model, images)
     with frozen_eval(model), torch.inference_mode():
-        answers = torch.cat([forward(model, part) for part in images.split(_chunk_size(chunk, images))])
+        answers = torch.cat([forward(model, part) for part in images.split(chunk_size(chunk, images))])
     return _ordinary(answers)
 
 
@@ -230,7 +230,7 @@ def _ask(
     rows: (N,), which image each picture is made of. write(numbers, rows, out) fills the buffer with the
     pictures of these numbers, 0 … N - 1. what: is done to the pictures, for the progress bar.
     """
-    size = _chunk_size(chunk, images)
+    size = chunk_size(chunk, images)
     forwards = 0
 
     def ask(numbers: Tensor, dtype: torch.dtype) -> Tensor:
@@ -258,7 +258,8 @@ def _ask(
         return answers
 
     dtype = (fast_dtype(images.device) if precision == "fast" else None) or images.dtype
-    with frozen_eval(model), torch.inference_mode(), _bar(len(rows), progress, f"{what} images") as bar:
+    bar = progress_bar(len(rows), progress, f"{what} images")
+    with frozen_eval(model), torch.inference_mode(), bar:
         numbers = torch.arange(len(rows), device=images.device)
         if dtype == images.dtype:
             answers = ask(numbers, dtype)
@@ -379,7 +380,8 @@ def _ordinary(tensor: Tensor) -> Tensor:
     return tensor.clone()
 
 
-def _chunk_size(chunk: int | str, images: Tensor) -> int:
+def chunk_size(chunk: int | str, images: Tensor) -> int:
+    """How many of these images go through the network at a time; `chunk` is a number or "auto"."""
     if chunk == "auto":
         per_image = (3 * images.shape[1] + PLANES_INSIDE) * images[0, 0].numel() * images.element_size()
         affordable = int(_free_bytes(images.device) * MEMORY_SHARE / per_image)
@@ -419,7 +421,8 @@ class _NoBar:
         pass
 
 
-def _bar(total: int, progress: bool | None, what: str):
+def progress_bar(total: int, progress: bool | None, what: str):
+    """A context whose `update(n)` moves tqdm's bar, or does nothing; `progress` as in `masked_scores`."""
     if progress is False:
         return _NoBar()
     try:
