@@ -1,11 +1,19 @@
-"""The pointing games, against values that can be counted by hand."""
+"""Maps and masks, against values that can be counted by hand."""
 
 import math
 
 import pytest
 import torch
 
-from cambook.metrics import energy_pointing_game, pointing_game
+from cambook.metrics import (
+    box_masks,
+    class_averages,
+    difficult,
+    energy_pointing_game,
+    pointing_game,
+    relevance_rank,
+)
+from cambook.world import scene
 
 
 def point(row, column, height=40, width=60):
@@ -98,11 +106,12 @@ def test_half_precision_sums_do_not_overflow():
     assert energy_pointing_game(maps, box(0, 0, 300, 400, 400, 600)).values.item() == pytest.approx(0.5)
 
 
-@pytest.mark.parametrize("game", [pointing_game, energy_pointing_game])
+@pytest.mark.parametrize("game", [pointing_game, energy_pointing_game, relevance_rank])
 def test_bad_input_is_said_in_a_sentence(game):
     mask = box(0, 0, 5, 5)
     for maps, masks, says in (
-        (torch.zeros(1, 40, 61), mask, r"must both be \(B, H, W\)"),
+        (torch.zeros(1, 40, 61), mask, r"must both be \(B, H, W\).*F.interpolate.*\(40, 60\)"),
+        (torch.zeros(1, 40, 60), mask[0], r"masks must be \(B, H, W\)"),
         (torch.zeros(40, 60), mask[0], r"must be \(B, H, W\)"),
         (torch.zeros(0, 40, 60), mask[:0], r"must be \(B, H, W\)"),
         (torch.zeros(1, 40, 60), mask.float(), "masks must be bool"),
@@ -118,3 +127,114 @@ def test_negative_energy_and_negative_tolerance_are_refused():
     for tolerance in (-1, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="tolerance is a distance"):
             pointing_game(point(1, 1), box(0, 0, 5, 5), tolerance=tolerance)
+
+
+# Boxes
+
+
+def test_box_masks_are_half_open_unions_and_not_transposed():
+    masks = box_masks([[(30, 5, 50, 10)], [(0, 0, 2, 1), (58, 38, 99, 99)], []], (40, 60))
+    assert torch.equal(masks[0:1], box(30, 5, 50, 10))
+    assert torch.equal(masks[1:2], box(0, 0, 2, 1) | box(58, 38, 60, 40))  # cut off at the picture's end
+    assert masks[1].sum() == 2 + 4 and not masks[2].any()
+
+
+def test_a_pixel_belongs_to_the_box_that_holds_its_centre():
+    (mask,) = box_masks([torch.tensor([[1.4, 0.6, 3.6, 2.0]])], (4, 6))
+    assert mask.nonzero().tolist() == [[1, 1], [1, 2], [1, 3]]
+
+
+def test_the_world_draws_the_same_boxes():
+    for item in scene(3).objects:
+        (mask,) = box_masks([[item.box]], (128, 128))
+        object_ = torch.from_numpy(item.mask)
+        assert not (object_ & ~mask).any()
+        assert torch.equal(mask.any(0), object_.any(0)) and torch.equal(mask.any(1), object_.any(1))
+
+
+def test_bad_boxes_are_said_in_a_sentence():
+    for boxes, says in (
+        ([(1, 2, 3, 4)], r"image 0 must be a list of \(x0, y0, x1, y1\)"),
+        ([[], [(1, 2, 3)]], r"image 1 must be a list"),
+        ([[(5, 2, 3, 4)]], "x0 ≤ x1"),
+        ([[(1, 2, 3, float("nan"))]], "must be finite"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            box_masks(boxes, (8, 8))
+
+
+def test_an_object_that_is_difficult_in_all_its_boxes_is_left_out():
+    """TorchRay's rule for VOC; scored as a miss or, as elsewhere, as a hit it would move the mean."""
+    maps = torch.cat([point(5, 5), point(5, 5)])
+    result = pointing_game(maps, box_masks([[(0, 0, 9, 9)], []], (40, 60)), tolerance=15)
+    assert result.mean == 1 and result.excluded.tolist() == [False, True]
+
+
+# Averages and subsets
+
+
+def test_micro_and_class_averages_differ():
+    """Class 7: two hits of two and one excluded; class 2: none of one; class 5 has no image left."""
+    maps = torch.cat([point(5, 5)] * 4 + [torch.zeros(1, 40, 60)])
+    masks = torch.cat([box(0, 0, 9, 9)] * 2 + [box(20, 20, 30, 30), box(0, 0, 0, 0), box(0, 0, 9, 9)])
+    result = pointing_game(maps, masks)
+    averages = class_averages(result, [7, 7, 2, 7, 5])
+    assert result.mean == pytest.approx(2 / 3) and averages.mean == 0.5
+    assert averages.classes.tolist() == [2, 7] and averages.values.tolist() == [0, 1]
+    assert averages.counts.tolist() == [1, 2]
+    assert math.isnan(class_averages(pointing_game(maps[4:], masks[4:]), [5]).mean)
+
+
+def test_bad_classes_are_said_in_a_sentence():
+    result = pointing_game(point(1, 1), box(0, 0, 5, 5))
+    for classes in ([1, 2], 3, [1.0], [True]):
+        with pytest.raises(ValueError, match="classes must be 1 integers"):
+            class_averages(result, classes)
+
+
+def test_difficult_means_small_and_not_alone():
+    masks = torch.cat([box(0, 0, 29, 20), box(0, 0, 30, 20), box(0, 0, 29, 20), box(0, 0, 30, 20)])
+    assert difficult(masks, [True, True, False, False]).tolist() == [True, False, False, False]
+    for distractors in ([True], [0, 1, 0, 1]):
+        with pytest.raises(ValueError, match="distractors must be 4 bools"):
+            difficult(masks, distractors)
+
+
+def test_the_energys_floor_is_the_mean_area_of_the_images_that_count():
+    maps = torch.cat([torch.ones(2, 40, 60), torch.zeros(1, 40, 60)])
+    masks = torch.cat([box(0, 0, 30, 20), box(0, 0, 60, 20), box(0, 0, 60, 40)])
+    result = energy_pointing_game(maps, masks)
+    assert result.floor == pytest.approx((0.25 + 0.5) / 2) == result.mean
+
+
+def test_energy_depends_on_the_maps_zero():
+    map, mask = point(5, 5), box(0, 0, 6, 6)
+    assert energy_pointing_game(map, mask).mean == 1
+    assert energy_pointing_game(map + 0.1, mask).mean == pytest.approx((1 + 36 * 0.1) / (1 + 2400 * 0.1))
+
+
+# Relevance rank
+
+
+def test_relevance_rank_by_hand():
+    """Three pixels on the object; of the map's best three, 9 and 7 lie there."""
+    map = torch.tensor([[[9.0, 8, 7], [1, 2, 3]]])
+    mask = torch.tensor([[[True, False, True], [True, False, False]]])
+    assert relevance_rank(map, mask).values.item() == pytest.approx(2 / 3)
+    assert relevance_rank(map - 50, mask).values.item() == pytest.approx(2 / 3)
+    assert relevance_rank(map, ~mask).values.item() == pytest.approx(1 / 3)
+    assert relevance_rank(map, torch.ones_like(mask)).values.item() == 1
+
+
+def test_relevance_rank_shares_ties_out():
+    """One pixel is best; the second place is tied between four, one of which lies on the object."""
+    map = torch.tensor([[[1.0, 1, 5], [1, 1, 0]]])
+    mask = torch.tensor([[[True, False, True], [False, False, False]]])
+    assert relevance_rank(map, mask).values.item() == pytest.approx((1 + 1 / 4) / 2)
+
+
+def test_relevance_rank_excludes_flat_maps_and_empty_masks():
+    maps = torch.cat([point(5, 5), torch.full((1, 40, 60), 0.3), point(5, 5)])
+    masks = torch.cat([box(0, 0, 10, 10), box(0, 0, 10, 10), box(0, 0, 0, 0)])
+    result = relevance_rank(maps, masks)
+    assert result.excluded.tolist() == [False, True, True] and result.values[1:].isnan().all()
