@@ -11,6 +11,9 @@ from .models.running import check_images, forward, frozen_eval
 
 __all__ = ["Captured", "capture", "check_images", "frozen_eval"]
 
+# What stands for the images themselves among the names of layers; torch's name of the whole network.
+INPUT = ""
+
 
 @dataclass(frozen=True)
 class Captured:
@@ -18,23 +21,26 @@ class Captured:
 
     activations: layer name -> (B, K, h, w); gradients: the same shapes, empty without a score, the
     derivative of each image's score by its activations; output (B, C); layers: the names, in the order
-    asked for.
+    asked for; input_gradients: (B, 3, H, W), the derivative by the images, or None where not asked for.
     """
 
     activations: dict[str, Tensor]
     gradients: dict[str, Tensor]
     output: Tensor
     layers: list[str]
+    input_gradients: Tensor | None = None
 
 
 def capture(model: nn.Module, images: Tensor, layers: str | nn.Module | Sequence[str | nn.Module],
-            score: Callable[[Tensor], Tensor] | None = None) -> Captured:
+            score: Callable[[Tensor], Tensor] | None = None, *, inputs: bool = False) -> Captured:
     """Activations of `layers` in one forward pass, and the gradients of a `score` there.
 
     images: (B, 3, H, W), normalised; they go through the network once.
     layers: names or modules. score: None, or a function of the output (B, C) that returns (B,), one number
     an image; its sum is differentiated, which gives each image its own gradient because no layer mixes
     images in evaluation mode. Activations and gradients have the precision in which the model computes.
+    inputs: also keep the score's gradient by the images, from the same backward pass; layers may be empty
+    then.
 
     The model comes back as it was, also after an error: hooks, training flags, `requires_grad` and `.grad`.
     It runs in evaluation mode. Frozen models, callers under `torch.no_grad()` or `torch.inference_mode()`,
@@ -50,17 +56,23 @@ def capture(model: nn.Module, images: Tensor, layers: str | nn.Module | Sequence
         if isinstance(layers, (str, nn.Module)):
             layers = [layers]
         modules = dict(layer(model, which) for which in layers)
-        if not modules:
+        if not modules and not inputs:
             raise ValueError("No layer was asked for: give at least one name.")
+        if inputs and score is None:
+            raise ValueError("A gradient by the images needs a score to differentiate: give score.")
         if score is not None:
             _check_differentiable(model)
         # Evaluation mode lasts until after the backward pass: networks that save memory run parts of it
         # again there.
         with frozen_eval(model):
-            kept, output = _run(model, images, modules, track=score is not None)
-            gradients = {} if score is None else _gradients(kept, output, score)
+            # Again a clone, because a leaf that wants a gradient must not be overwritten.
+            source = images.requires_grad_() if inputs else None
+            kept, output = _run(model, images.clone() if inputs else images, modules, score is not None)
+            places = kept | ({INPUT: source} if inputs else {})
+            gradients = {} if score is None else _gradients(places, output, score)
         activations = {name: kept[name].detach() for name in modules}
-        return Captured(activations, gradients, output.detach(), list(modules))
+        by_input = gradients.pop(INPUT, None)
+        return Captured(activations, gradients, output.detach(), list(modules), by_input)
 
 
 def _run(model: nn.Module, images: Tensor, modules: dict[str, nn.Module], track: bool) -> tuple[dict, Tensor]:
@@ -113,22 +125,25 @@ def _one_map(model: nn.Module, images: Tensor, name: str, outputs: list) -> Tens
     return output
 
 
-def _gradients(kept: dict[str, Tensor], output: Tensor,
+def _gradients(places: dict[str, Tensor], output: Tensor,
                score: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
     scores = score(output)
     if not isinstance(scores, Tensor) or scores.shape != output.shape[:1]:
         got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
         raise ValueError(f"The score must be a tensor with one number for each of the {len(output)} images, "
                          f"not {got}.")
-    found = [None] * len(kept)
+    found = [None] * len(places)
     if scores.requires_grad:
         # autograd.grad instead of backward(): it writes to nobody's .grad.
-        found = torch.autograd.grad(scores.sum(), list(kept.values()), allow_unused=True)
-    for name, gradient in zip(kept, found, strict=True):
+        found = torch.autograd.grad(scores.sum(), list(places.values()), allow_unused=True)
+    for name, gradient in zip(places, found, strict=True):
+        if gradient is None and name == INPUT:
+            raise ValueError("The images do not influence the score through operations that can be "
+                             "differentiated: a part of the model runs without gradients.")
         if gradient is None:
             raise ValueError(f"Layer {name!r} does not influence the score through operations that can be "
                              "differentiated: choose a layer on the way to the output.")
-    return dict(zip(kept, found, strict=True))
+    return dict(zip(places, found, strict=True))
 
 
 def _check_differentiable(model: nn.Module) -> None:

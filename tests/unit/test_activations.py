@@ -462,3 +462,43 @@ def test_frozen_eval_restores_each_flag_also_after_an_exception(vgg):
         assert same is vgg and not any(module.training for module in vgg.modules())
         boom()
     assert [module.training for module in vgg.modules()] == flags
+
+
+# The gradient by the images
+
+
+def test_the_gradient_by_the_images_comes_from_the_same_pass(vgg, images):
+    """With layers and without, in a network full of in-place operations, and the layers' are the same."""
+    vgg.eval()
+    before, classes = images.clone(), [1, 4, 7]
+    with_layers = capture(vgg, images, [LAYER], scorer(classes), inputs=True)
+    leaf = images.clone().requires_grad_()
+    vgg(leaf)[[0, 1, 2], classes].sum().backward()
+    torch.testing.assert_close(with_layers.input_gradients, leaf.grad, atol=0, rtol=0)
+    without = capture(vgg, images, [], scorer(classes), inputs=True)
+    assert torch.equal(without.input_gradients, leaf.grad) and not without.activations
+    plain = capture(vgg, images, LAYER, scorer(classes))
+    assert torch.equal(with_layers.gradients[LAYER], plain.gradients[LAYER]) and plain.input_gradients is None
+    assert torch.equal(images, before) and not images.requires_grad
+
+
+def test_the_gradient_by_the_images_of_a_network_that_starts_in_place():
+    net = nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(1, 1, 1), nn.Flatten())
+    images = torch.tensor([[[[1.0, -2.0]]]])
+    seen = capture(net, images, "1", lambda output: output.sum(1), inputs=True)
+    assert seen.input_gradients.tolist() == [[[[net[1].weight.item(), 0]]]]
+
+
+def test_errors_of_the_gradient_by_the_images(images):
+    class Without(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 2, 3)
+
+        def forward(self, images):
+            return self.conv(images.detach()).mean((2, 3))
+
+    with pytest.raises(ValueError, match="needs a score"):
+        capture(Without(), images, "conv", inputs=True)
+    with pytest.raises(ValueError, match="The images do not influence the score"):
+        capture(Without(), images, "conv", scorer(0), inputs=True)

@@ -1,4 +1,4 @@
-"""How the methods of one layer begin and end: look at the layer, make an Explanation of what was seen."""
+"""How the methods begin and end: look at the layer or the input, make an Explanation of what was seen."""
 
 from dataclasses import dataclass
 
@@ -16,14 +16,16 @@ class Look:
     """One layer during one clean pass: everything a method needs to compute its weights.
 
     images: (B, C, H, W) in the network's precision; activations: (B, K, h, w) and gradients (the same, or
-    None), in float32 at least; targets: resolved; scores: (B,) float32, of the clean images; forwards: images
-    run so far.
+    None), in float32 at least; input_gradients: (B, C, H, W) like them, or None; targets: resolved; scores:
+    (B,) float32, of the clean images; forwards: images run so far. A method of the input's pixels has no
+    layer and no activations: None.
     """
 
     images: Tensor
-    layer: str
-    activations: Tensor
+    layer: str | None
+    activations: Tensor | None
     gradients: Tensor | None
+    input_gradients: Tensor | None
     output: Tensor
     targets: targets_.Targets
     scores: Tensor
@@ -35,8 +37,9 @@ class Look:
     ) -> Explanation:
         """The Explanation of the signed weighted sum raw (B, h, w); the rest adds to what is known."""
         if not raw.isfinite().all():
+            where = "the input" if self.layer is None else f"layer {self.layer!r}"
             raise ValueError(
-                f"The activations or gradients of layer {self.layer!r} are not finite for "
+                f"The activations or gradients of {where} are not finite for "
                 f"{self.images.dtype}: convert the network to float32 or bfloat16, or look for NaN in its "
                 "weights."
             )
@@ -45,7 +48,7 @@ class Look:
         return Explanation(
             map=heat,
             raw=raw,
-            layers=[self.layer],
+            layers=[] if self.layer is None else [self.layer],
             targets=self.targets.indices,
             scores=self.scores,
             forwards=self.forwards + more_forwards,
@@ -63,12 +66,13 @@ def look(
     layers,
     *,
     gradients: bool,
+    inputs: bool = False,
     kind: targets_.Kind = "logit",
 ) -> Look:
     """Run the images through the model once and keep what `layers` computes (with gradients, if asked for).
 
     layers: "auto" (`models.last_layer`, one more image through the network), a name, a module, or a list of
-    one.
+    one; None for no layer. inputs: also the gradient by the images.
     """
     images = check_images(model, images)
     forwards = len(images)
@@ -82,8 +86,9 @@ def look(
     if isinstance(chosen, str) and chosen == "auto":
         chosen = models.last_layer(model, images)
         forwards += 1
-    name, _ = models.layer(model, chosen)
+    name = None if chosen is None else models.layer(model, chosen)[0]
 
+    asked = {} if name is None else {"layer": name, "layers": layers if isinstance(layers, str) else name}
     seen = {}
 
     def score(output: Tensor) -> Tensor:
@@ -91,28 +96,34 @@ def look(
         seen["scores"] = seen["targets"].score(output, kind=kind)
         return seen["scores"]
 
-    captured = capture(model, images, [name], score if gradients else None)
+    captured = capture(
+        model, images, [] if name is None else [name], score if gradients else None, inputs=inputs
+    )
     if not gradients:
         score(captured.output)
 
-    precision = torch.promote_types(captured.activations[name].dtype, torch.float32)
     return Look(
         images=images,
         layer=name,
-        activations=captured.activations[name].to(precision),
-        gradients=captured.gradients[name].to(precision) if gradients else None,
+        activations=at_least_float32(captured.activations.get(name)),
+        gradients=at_least_float32(captured.gradients.get(name)),
+        input_gradients=at_least_float32(captured.input_gradients),
         output=captured.output,
         targets=seen["targets"],
         scores=seen["scores"].detach().float(),
         forwards=forwards,
         config={
             "method": method,
-            "layer": name,
-            "layers": layers if isinstance(layers, str) else name,
+            **asked,
             "targets": "top-1" if targets is None else "given",
             "score": kind if isinstance(kind, str) else getattr(kind, "__name__", repr(kind)),
         },
     )
+
+
+def at_least_float32(tensor: Tensor | None) -> Tensor | None:
+    """Half precision ends where the network ends: sums of thousands of products lose too much in it."""
+    return None if tensor is None else tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def weighted_sum(weights: Tensor, activations: Tensor) -> Tensor:
