@@ -98,12 +98,13 @@ def to_map(raw: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """
     # Brought to [0, 1] before the interpolation too: an interpolated constant is no longer exactly constant,
     # and its rounding noise would be stretched into a map.
-    small = _minmax(raw.float().relu())
-    large = _minmax(F.interpolate(small[:, None], size, mode="bilinear", align_corners=False)[:, 0])
+    small = minmax(raw.float().relu())
+    large = minmax(F.interpolate(small[:, None], size, mode="bilinear", align_corners=False)[:, 0])
     return large, large.amax((1, 2)) == 0
 
 
-def _minmax(maps: Tensor) -> Tensor:
+def minmax(maps: Tensor) -> Tensor:
+    """Each map (B, H, W) brought to [0, 1] by its exact range; a flat map becomes zero."""
     low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
     span = high - low
     return (maps - low) / torch.where(span > 0, span, 1)

@@ -70,6 +70,15 @@ def stage_layers(net: nn.Module, images: Tensor) -> list[str]:
     return [unit.name for unit in stages]
 
 
+def running_order(net: nn.Module, images: Tensor) -> list[str]:
+    """Names of all modules ("" is the network) in the order in which they finish one pass of `images[:1]`.
+
+    A module that runs twice is there twice; one that does not run, such as an auxiliary head, is not.
+    """
+    calls, _ = _watch(net, images)
+    return [call.name for call in calls]
+
+
 @dataclass(frozen=True)
 class _Call:
     """One module's one run: the shapes of what went in and what came out (None where that is no tensor)."""
