@@ -16,6 +16,9 @@ from .localisation import (
     relevance_rank,
 )
 from .perturbation import CurveResult, deletion, insertion
+from .road import RoadResult, road
+from .sanity import RandomisationResult, cascading_randomisation, spearman, ssim
+from .stability import SensitivityResult, max_sensitivity
 
 __all__ = [
     "ADCCResult",
@@ -23,17 +26,25 @@ __all__ = [
     "CurveResult",
     "EnergyResult",
     "PointingResult",
+    "RandomisationResult",
+    "RoadResult",
+    "SensitivityResult",
     "adcc",
     "average_drop",
     "average_drop_in_deletion",
     "average_gain",
     "box_masks",
+    "cascading_randomisation",
     "class_averages",
     "deletion",
     "difficult",
     "energy_pointing_game",
     "increase",
     "insertion",
+    "max_sensitivity",
     "pointing_game",
     "relevance_rank",
+    "road",
+    "spearman",
+    "ssim",
 ]
