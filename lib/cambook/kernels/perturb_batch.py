@@ -39,10 +39,14 @@ def floor_bytes(images: Tensor, baselines: Tensor, ranks: Tensor, out: Tensor) -
 def reference(
     out: Tensor, images: Tensor, baselines: Tensor, ranks: Tensor, counts: Tensor, rows: Tensor
 ) -> None:
-    """In plain torch, on any device: a picture at a time, so that nothing but `out` is large."""
+    """In plain torch, on any device: a picture at a time, so that nothing but `out` is large.
+
+    A picture with its batch axis: torch copies (1, C, H, W) into another layout much faster than (C, H, W).
+    """
     for n, row in enumerate(check_rows(NAME, rows, images)):
-        baseline = baselines[row if len(baselines) > 1 else 0]
-        out[n].copy_(torch.where(ranks[row] < counts[n], baseline, images[row]))
+        other = row if len(baselines) > 1 else 0
+        removed = ranks[row] < counts[n]
+        out[n : n + 1].copy_(torch.where(removed, baselines[other : other + 1], images[row : row + 1]))
 
 
 def fake(out, images, baselines, ranks, counts, rows) -> None:
