@@ -195,6 +195,7 @@ def test_adcc_by_hand():
     assert result.drop.item() == pytest.approx(drop)
     assert result.values.item() == pytest.approx(3 / (1 / coherency + 1 / 0.625 + 1 / (1 - drop)))
     assert result.forwards == 7 + 7 + 2 and model.asked == 2
+    assert not adcc(Method(MAP.clone().requires_grad_()), model, IMAGE, score="logit").values.requires_grad
     torch.testing.assert_close(method.images[1], IMAGE * MAP)
 
 
