@@ -236,7 +236,7 @@ def test_bad_input_is_said_in_a_sentence():
     with pytest.raises(ValueError, match="NaN or infinite"):
         max_sensitivity(methods.grad_cam, model, images * float("nan"))
     with pytest.raises(TypeError, match="The first argument is the method.*not a Small"):
-        max_sensitivity(model, model, images)
+        max_sensitivity(model, images, [0])
     with pytest.raises(TypeError, match="The first argument is the method.*not a str"):
         max_sensitivity("grad_cam", model, images)
     with pytest.raises(TypeError, match="must return an Explanation.*not a Tensor"):

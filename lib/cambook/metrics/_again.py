@@ -5,13 +5,17 @@ from torch import Tensor, nn
 from ..explanation import Explanation
 
 
-def explain(method, model: nn.Module, images: Tensor, targets) -> Explanation:
-    """method(model, images, targets), with a sentence for what is no method."""
+def check_method(method) -> None:
+    """Raise TypeError for what is no method, such as the model."""
     if isinstance(method, nn.Module) or not callable(method):
         raise TypeError(
             "The first argument is the method, called as method(model, images, targets) like those of "
             f"cambook.methods, not a {type(method).__name__}; the model comes second."
         )
+
+
+def explain(method, model: nn.Module, images: Tensor, targets) -> Explanation:
+    """method(model, images, targets); TypeError where that gives something else than an Explanation."""
     explanation = method(model, images, targets)
     if not isinstance(explanation, Explanation):
         raise TypeError(

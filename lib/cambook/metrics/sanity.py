@@ -17,7 +17,7 @@ from ..explanation import Explanation, minmax
 from ..models.layers import running_order
 from ..models.running import check_images
 from ..scoring import progress_bar
-from ._again import explain, same_targets
+from ._again import check_method, explain, same_targets
 from ._result import NetworkResult, check_maps, is_flat
 
 # A window of the structural similarity, and its two constants, for maps in [0, 1] (Wang et al. 2004).
@@ -100,6 +100,7 @@ def cascading_randomisation(
     Raises ValueError or TypeError, in one sentence, for layers without anything to initialise, and for images
     or a method that do not fit.
     """
+    check_method(method)
     check_images(model, images)
     stages = _stages(model, images, layers)
     first = explain(method, model, images, targets)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..explanation import Explanation
 from ..models.running import check_images
 from ..scoring import chunk_size, progress_bar
-from ._again import explain, same_targets
+from ._again import check_method, explain, same_targets
 from ._result import NetworkResult, is_flat
 
 FIELDS = ("map", "raw")
@@ -70,6 +70,7 @@ def max_sensitivity(
         raise ValueError(f"The samples are a positive number of draws, not {samples!r}.")
     if of not in FIELDS:
         raise ValueError(f"The sensitivity is that of one of {', '.join(FIELDS)}, not {of!r}.")
+    check_method(method)
     check_images(model, images)
     first = explain(method, model, images, targets)
     reference = _values(first, of)
