@@ -1,6 +1,7 @@
 """The command `python -m cambook explain PHOTO`: from a photo to a heat map in a file, without code."""
 
 import argparse
+import inspect
 import os
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 from . import methods, models, scoring, show
+from .explanation import GAP_LIMIT, PathExplanation
 
 
 def main(arguments: list[str]) -> int:
@@ -46,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
         "--method", default="grad_cam", help=f"{', '.join(methods.__all__)} (default: %(default)s)"
     )
     parser.add_argument("--target", help="class to explain, by number or name (default: the most probable)")
-    parser.add_argument("--layer", default="auto", help="layer to look at, by name (default: the last map)")
+    parser.add_argument("--layer", help="layer to look at, by name (default: the last map)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, … (default: %(default)s)")
     group = parser.add_argument_group("preprocessing", "where it is not the one that belongs to the weights")
     group.add_argument("--mean", type=float, nargs="+", metavar="M", help="one number, or one a colour")
@@ -65,6 +67,7 @@ def _explain(options: argparse.Namespace) -> None:
     if options.method not in methods.__all__:
         choice = ", ".join(methods.__all__)
         raise ValueError(f"There is no method {options.method!r}: choose one of {choice}.")
+    layers = _layers(options)
     device = _device(options.device)
     photo = models.open_photo(options.photo)
 
@@ -78,17 +81,29 @@ def _explain(options: argparse.Namespace) -> None:
         print(f"{probability:8.1%}  {_named(net, int(number))}")
 
     target = None if options.target is None else _class(net, options.target)
-    explanation = getattr(methods, options.method)(net, images, target, layers=options.layer)
+    explanation = getattr(methods, options.method)(net, images, target, **layers)
+    where = f"layer {explanation.layers[0]}" if explanation.layers else "the input"
     print(
-        f"{options.method} for {_named(net, int(explanation.targets[0]))} at layer {explanation.layers[0]}, "
+        f"{options.method} for {_named(net, int(explanation.targets[0]))} at {where}, "
         f"{explanation.forwards} images through the network"
     )
     if explanation.flat[0]:
-        print("The map is flat: nothing in this layer speaks for this class.")
+        print(f"The map is flat: nothing in {where} speaks for this class.")
+    if isinstance(explanation, PathExplanation) and explanation.incomplete[0]:
+        print(f"The sum along the path is rough: it misses the change of the score by more than {GAP_LIMIT:.0%}.")
 
     pixels = net.preprocessing.photo(images)[0]    # (H, W, 3)
     _write(out, show.png(show.overlay(pixels, explanation.map[0])))
     print(f"wrote {out}")
+
+
+def _layers(options: argparse.Namespace) -> dict:
+    """The layer as an argument of the method; nothing for methods of the input's pixels."""
+    if "layers" in inspect.signature(getattr(methods, options.method)).parameters:
+        return {"layers": options.layer or "auto"}
+    if options.layer is not None:
+        raise ValueError(f"{options.method} looks at the input's pixels: leave --layer out.")
+    return {}
 
 
 def _device(name: str) -> torch.device:

@@ -77,7 +77,7 @@ def test_explain_prints_classes_with_probabilities(explain, photo, weights, caps
 
 @pytest.mark.parametrize("method", methods.__all__)
 def test_every_method(explain, method):
-    layer = ["--layer", "layer1.0"] if method != "cam" else []
+    layer = ["--layer", "layer1.0"] if method not in ("cam", "guided_ig", "integrated_gradients") else []
     status, out = explain("--method", method, "--target", "rocket", *layer)
     assert status == 0 and out.is_file()
 
@@ -111,6 +111,7 @@ def test_a_flat_map_is_said(explain, weights, tmp_path, capsys):
         (["--target", "-1"], "Target -1 is out of range"),
         (["--target", "dog"], "no class called 'dog': give its number, 0 to 9"),
         (["--layer", "layer9"], "no layer 'layer9'"),
+        (["--method", "guided_ig", "--layer", "layer1"], "looks at the input's pixels: leave --layer out"),
         (["--device", "toaster"], "Device 'toaster' cannot be used"),
         (["--crop", "500"], "500"),
         (["--mean", "1", "2"], "mean must be one number or three"),

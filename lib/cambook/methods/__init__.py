@@ -1,10 +1,26 @@
 """The finished methods, one file a paper, all called
-`f(model, images, targets=None, *, layers="auto", …)`."""
+`f(model, images, targets=None, *, layers="auto", …)`; those of the input's pixels without `layers`."""
 
 from .cam import cam
+from .gig_cam import gig_cam
+from .gig_cam_f import gig_cam_f
 from .grad_cam import grad_cam
 from .grad_cam_pp import grad_cam_pp
+from .guided_ig import guided_ig
+from .integrated_grad_cam import integrated_grad_cam
+from .integrated_gradients import integrated_gradients
 from .layer_cam import layer_cam
 from .score_cam import score_cam
 
-__all__ = ["cam", "grad_cam", "grad_cam_pp", "layer_cam", "score_cam"]
+__all__ = [
+    "cam",
+    "gig_cam",
+    "gig_cam_f",
+    "grad_cam",
+    "grad_cam_pp",
+    "guided_ig",
+    "integrated_grad_cam",
+    "integrated_gradients",
+    "layer_cam",
+    "score_cam",
+]
