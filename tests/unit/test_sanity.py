@@ -222,8 +222,9 @@ def test_a_map_that_vanishes_is_counted_not_dropped_and_not_scored():
     assert result.failures.tolist() == [2, 1, 1]
     assert result.excluded.tolist() == [False, True, True, False]
     assert result.values[[0, 3]].tolist() == pytest.approx([1, 1]) and result.values[[1, 2]].isnan().all()
+    without_map = torch.tensor([False, False, True, False])[:, None]
     for similarity in (result.spearman, result.ssim):
-        assert torch.equal(similarity.isnan(), result.failed | torch.tensor([False, False, True, False])[:, None])
+        assert torch.equal(similarity.isnan(), result.failed | without_map)
     assert result.mean_spearman.tolist() == pytest.approx([1, 1, 1])
     assert result.mean_ssim.tolist() == pytest.approx([1, 1, 1])
 

@@ -23,7 +23,7 @@ class Channels(nn.Module):
 
 
 class Seen:
-    """A method that is `raw(images)`, its map the same, or `heat(images)`; it keeps what it was called with."""
+    """A method that is `raw(images)`, its map the same, or `heat(images)`; it keeps what it was given."""
 
     def __init__(self, raw, heat=None):
         self.raw, self.heat, self.images, self.targets = raw, heat or raw, [], []

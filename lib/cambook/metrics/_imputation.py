@@ -1,19 +1,19 @@
 """Filling removed pixels from their surroundings, so that the hole tells as little as possible.
 
-A removed pixel becomes the weighted mean of its neighbours, of which many are removed too: one linear equation a
-pixel, 45 000 of them when 90 % of 224² pixels are gone. SciPy's sparse solver takes seconds for that, runs on
-the CPU alone, and is no dependency of ours; as a dense matrix the system would take 8 GB; and plain iterations
-need about as many rounds as the hole is wide. Conjugate gradients with one multigrid cycle as preconditioner
-need about ten whatever the hole's shape, and only additions of shifted images, for all pictures at once on any
-device.
+A removed pixel becomes the weighted mean of its neighbours, of which many are removed too: one linear
+equation a pixel, 45 000 of them when 90 % of 224² pixels are gone. SciPy's sparse solver takes seconds for
+that, runs on the CPU alone, and is no dependency of ours; as a dense matrix the system would take 8 GB; and
+plain iterations need about as many rounds as the hole is wide. Conjugate gradients with one multigrid cycle
+as preconditioner need about ten whatever the hole's shape, and only additions of shifted images, for all
+pictures at once on any device.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# The equations hold to this share of the largest pixel value. The filled values are then good to about 1e-4 of
-# it, a hundredth of the noise that ROAD adds.
+# The equations hold to this share of the largest pixel value. The filled values are then good to about 1e-4
+# of it, a hundredth of the noise that ROAD adds.
 TOLERANCE = 1e-5
 ROUNDS = 100
 # The step of a smoothing sweep, as a share of the Jacobi step: 4/5 suits stencils of this kind.
@@ -34,8 +34,8 @@ def impute(images: Tensor, removed: Tensor) -> Tensor:
     levels = _levels(unknown)
     enough = TOLERANCE * known.abs().amax()
 
-    # Conjugate gradients on `_equations(x) = unknown * _neighbours(known)`, from zero, one for each picture and
-    # channel.
+    # Conjugate gradients on `_equations(x) = unknown * _neighbours(known)`, from zero, one for each picture
+    # and channel.
     rest = unknown * _neighbours(known)
     filled = torch.zeros_like(known)
     direction, size = 0, torch.ones((), device=images.device)
@@ -50,7 +50,7 @@ def impute(images: Tensor, removed: Tensor) -> Tensor:
         step = size / (direction * change).sum((2, 3), keepdim=True).clamp(min=tiny)
         filled += step * direction
         rest -= step * change
-    raise RuntimeError(f"The removed pixels were not filled in {ROUNDS} rounds: please report the map as a bug.")
+    raise RuntimeError(f"The removed pixels were not filled in {ROUNDS} rounds: please report this as a bug.")
 
 
 def _neighbours(x: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ def _neighbours(x: Tensor) -> Tensor:
 
 
 def _equations(x: Tensor, unknown: Tensor, weight: Tensor) -> Tensor:
-    """The left side: weight of all neighbours × the pixel - the removed neighbours' sum. `x` is 0 elsewhere."""
+    """The left side: weight of all neighbours × pixel - sum of the removed neighbours. `x` is 0 elsewhere."""
     return unknown * (weight * x - _neighbours(x))
 
 

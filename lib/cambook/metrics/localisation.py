@@ -1,7 +1,7 @@
 """Does the map lie on the object? Games with the exact mask (or the boxes) of the explained class.
 
-One row is one pair of an image and a class: an image that shows three classes is three rows, each with the map
-and the mask of its class (as in TorchRay's code), or one, where only the top-1 class is asked about.
+One row is one pair of an image and a class: an image that shows three classes is three rows, each with the
+map and the mask of its class (as in TorchRay's code), or one, where only the top-1 class is asked about.
 """
 
 from collections.abc import Sequence
@@ -57,9 +57,9 @@ def pointing_game(maps: torch.Tensor, masks: torch.Tensor, tolerance: float = 0.
     """Does the map's maximum lie on the object?
 
     maps: (B, H, W), any range. masks: (B, H, W) bool, the object (or box, half-open) of the explained class.
-    tolerance: pixels of these maps; a maximum also hits when it is less than this far from the mask. 15 is the
-    habit on photos: 14 pixels off hits, 15 misses (official code: TorchRay). 0 is for exact masks. The 15 are
-    pixels of the original photo: for maps of half that size the same tolerance is 7.5.
+    tolerance: pixels of these maps; a maximum also hits when it is less than this far from the mask. 15 is
+    the habit on photos: 14 pixels off hits, 15 misses (official code: TorchRay). 0 is for exact masks. The 15
+    are pixels of the original photo: for maps of half that size the same tolerance is 7.5.
     A maximum that several pixels share counts by the share of them that hit: naive argmax would take the
     first, which favours whatever is at the top left (our reading; ties are reported).
     A flat map points nowhere and an empty mask cannot be hit: both are excluded, not scored.
@@ -80,9 +80,9 @@ def energy_pointing_game(maps: torch.Tensor, masks: torch.Tensor) -> EnergyResul
 
     Sum of the map inside / sum of the map (paper: Score-CAM, there with boxes).
     maps: (B, H, W), not negative. masks: (B, H, W) bool. Compare each value with `area`, which a uniform map
-    scores, and the mean with `floor`. Scaling a map changes nothing, adding a constant does: the value depends
-    on what the map calls zero. An all-zero map and an empty mask are excluded, not scored. (Score-CAM's table
-    leaves out, in addition, objects that cover more than half of the picture: area > 0.5.)
+    scores, and the mean with `floor`. Scaling a map changes nothing, adding a constant does: the value
+    depends on what the map calls zero. An all-zero map and an empty mask are excluded, not scored.
+    (Score-CAM's table leaves out, in addition, objects that cover more than half of the picture: area > 0.5.)
     ValueError for other shapes, masks that are not bool, NaN, or negative values.
     """
     maps, masks = _inputs(maps, masks)
@@ -96,11 +96,11 @@ def energy_pointing_game(maps: torch.Tensor, masks: torch.Tensor) -> EnergyResul
 def relevance_rank(maps: torch.Tensor, masks: torch.Tensor) -> Result:
     """Of the K pixels that the map ranks first, which share lies on the object, K being the object's size?
 
-    The relevance rank accuracy of Arras et al. (from memory; official code: Quantus). Unlike the energy it
+    The relevance rank accuracy of Arras et al. (from memory; as in Quantus's code). Unlike the energy it
     depends on the order of the pixels only, not on what the map calls zero; a random map scores the object's
     share of the picture.
-    maps: (B, H, W), any range. masks: (B, H, W) bool. Where the K-th pixel is tied with others, these count by
-    the share of them that lies on the object (our reading; a sort would take the first).
+    maps: (B, H, W), any range. masks: (B, H, W) bool. Where the K-th pixel is tied with others, these count
+    by the share of them that lies on the object (our reading; a sort would take any).
     A flat map ranks nothing and an empty mask has no pixels: both are excluded, not scored.
     ValueError for other shapes, masks that are not bool, or NaN.
     """
@@ -125,8 +125,8 @@ def class_averages(result: Result, classes: Sequence[int] | torch.Tensor) -> Cla
     classes = torch.as_tensor(classes, device=result.values.device)
     if classes.shape != result.values.shape or classes.is_floating_point() or classes.dtype == torch.bool:
         raise ValueError(
-            f"classes must be {len(result.values)} integers, one for each image; got {classes.dtype} of shape "
-            f"{tuple(classes.shape)}."
+            f"classes must be {len(result.values)} integers, one for each image; got {classes.dtype} of "
+            f"shape {tuple(classes.shape)}."
         )
     kept = ~result.excluded
     found, place, counts = torch.unique(classes[kept], return_inverse=True, return_counts=True)
@@ -141,8 +141,8 @@ def difficult(masks: torch.Tensor, distractors: Sequence[bool] | torch.Tensor) -
     The object is small, less than a quarter of the picture, and something of another class is there too
     (Zhang et al. 2018, from memory). The centre of the picture does worst on these: show it in the table.
     Index by it what goes into a game: `pointing_game(maps[hard], masks[hard], tolerance=15)`.
-    masks: (B, H, W) bool, all objects of the explained class. distractors: (B,) bool, whether the picture shows
-    another class.
+    masks: (B, H, W) bool, all objects of the explained class. distractors: (B,) bool, whether the picture
+    shows another class.
     ValueError for other shapes and types.
     """
     masks = _check_masks(masks)
@@ -158,12 +158,12 @@ def difficult(masks: torch.Tensor, distractors: Sequence[bool] | torch.Tensor) -
 def box_masks(boxes: Sequence, size: tuple[int, int]) -> torch.Tensor:
     """Masks (B, H, W) bool in which all boxes of an image are filled.
 
-    boxes: for each image a list of its boxes (x0, y0, x1, y1), or a tensor (n, 4), in pixels of the maps; [] is
-        an empty mask, which the games exclude. So an object of VOC that counts as difficult in all its boxes is
-        left out by giving none of them (as in TorchRay's code). size: (H, W).
+    boxes: for each image a list of its boxes (x0, y0, x1, y1), or a tensor (n, 4), in pixels of the maps; []
+        is an empty mask, which the games exclude. So an object of VOC that counts as difficult in all its
+        boxes is left out by giving none of them (as in TorchRay's code). size: (H, W).
     A pixel belongs to a box that holds its centre. For whole numbers this means that column x1 and row y1 are
-    outside (half-open, as the picture world's boxes); VOC counts from 1 and includes the end, so its boxes are
-    (x0 - 1, y0 - 1, x1, y1) here. What lies beyond the picture is cut off.
+    outside (half-open, as the picture world's boxes); VOC counts from 1 and includes the end, so its boxes
+    are (x0 - 1, y0 - 1, x1, y1) here. What lies beyond the picture is cut off.
     ValueError for boxes that are not lists of four finite numbers with x0 ≤ x1 and y0 ≤ y1.
     """
     height, width = size

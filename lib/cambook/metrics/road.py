@@ -68,18 +68,19 @@ def road(
     system of linear equations, and gets a little noise (official code). So the hole's outline, from which a
     network could read what was there, is blurred away.
 
-    images: (B, C, H, W), normalised. maps: (B, H, W), of the images' size and any range: only the order of the
-        pixels counts. Equal pixels, such as the zeros of a ReLU, are put in a random order. By thresholds, as
-        in grad-cam, all of them would go at once: of a map with 90 % zeros, MoRF would leave nothing. By their
-        place, one edge of the picture would always go first, whatever the map says.
-    targets: as in `targets.resolve`; None is the clean image's top-1 class. The labels make the accuracies the
-        paper's.
+    images: (B, C, H, W), normalised. maps: (B, H, W), of the images' size and any range: only the order of
+        the pixels counts. Equal pixels, such as the zeros of a ReLU, are put in a random order. By
+        thresholds, as in grad-cam, all of them would go at once: of a map with 90 % zeros, MoRF would leave
+        nothing. By their place, one edge of the picture would always go first, whatever the map says.
+    targets: as in `targets.resolve`; None is the clean image's top-1 class. The labels make the accuracies
+        the paper's.
     fractions: shares of the pixels to remove, each more than 0 and less than 1; grad-cam's by default.
     score: "probability" (softmax over the classes), "logit", or a function of the output.
     noise: standard deviation of the noise on filled pixels, in the units of the normalised images; 0.01
         (official code).
-    seed: of the noise and of the order among equal pixels, both the same for every image and fraction, so that
-        a value does not depend on the batch; and on every device. torch's own generators are not touched.
+    seed: of the noise and of the order among equal pixels, both the same for every image and fraction, so
+        that a value does not depend on the batch; and on every device. torch's own generators are not
+        touched.
     chunk, progress: as in `scoring.masked_scores`. 2·S pictures of each image go through the network, and the
         clean image; of a flat map only that.
 
@@ -105,11 +106,13 @@ def road(
     step, least, row = torch.cartesian_prod(
         torch.arange(len(counts), device=images.device), torch.arange(2, device=images.device), live
     ).T
-    scores = torch.full((2, len(images), len(counts)), float("nan"), dtype=torch.float64, device=images.device)
+    shape = 2, len(images), len(counts)    # MoRF and LeRF
+    scores = torch.full(shape, float("nan"), dtype=torch.float64, device=images.device)
     hits = scores.clone()
     size = scoring.chunk_size(chunk, images)
     with scoring.progress_bar(len(row), progress, "filled images") as bar:
-        for s, l, b in zip(step.split(size), least.split(size), row.split(size), strict=True):
+        for start in range(0, len(row), size):
+            s, l, b = (each[start : start + size] for each in (step, least, row))
             place = torch.where((l == 1)[:, None, None], pixels - 1 - ranks[b], ranks[b])
             removed = place < counts[s][:, None, None]
             pictures = impute(images[b].detach().float(), removed) + grain * removed[:, None]
@@ -145,7 +148,7 @@ def _check_fractions(fractions: Sequence[float]) -> Tensor:
 
 
 def _ranks(maps: Tensor, order: Tensor) -> Tensor:
-    """Each pixel's place from the most relevant, 0, to the least; `order` (H·W,) decides between equal ones."""
+    """Each pixel's place from the most relevant, 0, on; `order` (H·W,) decides between equal ones."""
     order = order.to(maps.device)
     falling = order[maps.flatten(1)[:, order].argsort(dim=1, descending=True, stable=True)]
     place = torch.arange(len(order), device=maps.device).expand_as(falling)

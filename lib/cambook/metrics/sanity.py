@@ -1,7 +1,7 @@
-"""Does the map depend on what the network has learned? Its layers are made random, from the last to the first.
+"""Does the map depend on what the network has learned? Its layers are made random, from the head down.
 
-J. Adebayo, J. Gilmer, M. Muelly, I. Goodfellow, M. Hardt, B. Kim, "Sanity Checks for Saliency Maps", NeurIPS 2018,
-arXiv 1810.03292.
+J. Adebayo, J. Gilmer, M. Muelly, I. Goodfellow, M. Hardt, B. Kim, "Sanity Checks for Saliency Maps", NeurIPS
+2018, arXiv 1810.03292.
 """
 
 import copy
@@ -27,14 +27,14 @@ C1, C2 = 0.01**2, 0.03**2
 
 @dataclass(frozen=True, eq=False)
 class RandomisationResult(NetworkResult):
-    """values: each image's mean rank correlation over the stages; near 0 is right, 1 is a map that ignores them.
+    """values: each image's mean rank correlation over the stages; 1 is a map that ignores what was learned.
 
-    The network as it was is no stage: its correlation of 1 is in no mean. Excluded are images whose map is flat
-    from the start, or at every stage.
+    The network as it was is no stage: its correlation of 1 is in no mean. Excluded are images whose map is
+    flat from the start, or at every stage.
 
     stages: what was made random, in this order; at a stage all before it are random too.
-    spearman, ssim: (B, S) float64, each stage's map against that of the network as it was; NaN where failed or
-        excluded.
+    spearman, ssim: (B, S) float64, each stage's map against that of the network as it was; NaN where failed
+        or excluded.
     failed: (B, S) bool, flat maps of the random network: it does not explain the class any more, which is no
         similarity of 0 and must be told (after a random head, ReLU leaves nothing of many maps).
     kept: modules whose parameters stayed as they were: no stage holds them, or torch does not know how to
@@ -77,17 +77,17 @@ def cascading_randomisation(
     """How much of the map is left as the network's layers lose what they learned, one after another?
 
     The layers are initialised anew from the head down, each stage on top of those before, and after each the
-    method explains the class of the clean image again. Compared are ReLU(raw) at the layer's own size, because
-    upsampling makes maps alike (Adebayo et al., from memory; comparators: official code).
+    method explains the class of the clean image again. Compared are ReLU(raw) at the layer's own size,
+    because upsampling makes maps alike (Adebayo et al., from memory; comparators: official code).
 
-    The end is never 0: a random network still finds edges. What a floor looks like tells `spearman` of the map
-    and an edge map, or of the maps of two networks trained apart. Methods that mix activations without the
-    class pass unchanged while only the head is random.
+    The end is never 0: a random network still finds edges. What a floor looks like tells `spearman` of the
+    map and an edge map, or of the maps of two networks trained apart. Methods that mix activations without
+    the class pass unchanged while only the head is random.
 
-    method: called as method(network, images, targets), such as `methods.grad_cam`, with a copy of the model: it
-        must use the network that it is given, and name its layers instead of holding modules of the model.
-    images: (B, C, H, W), normalised. targets: as the method takes them; None is the clean image's top-1 class,
-        for the random networks too.
+    method: called as method(network, images, targets), such as `methods.grad_cam`, with a copy of the model:
+        it must use the network that it is given, and name its layers instead of holding modules of the model.
+    images: (B, C, H, W), normalised. targets: as the method takes them; None is the clean image's top-1
+        class, for the random networks too.
     layers: the stages, by name or module, in this order; a block is initialised with all that is in it. None
         takes every module with parameters of its own, in the reverse of the order in which they run. Batch
         normalisation is one of them and loses its running statistics too (as in Quantus).
@@ -147,8 +147,8 @@ def cascading_randomisation(
 def spearman(one: Tensor, two: Tensor) -> Tensor:
     """The rank correlation of each pair of maps: (B,) float64 in [-1, 1], NaN where one of the two is flat.
 
-    one, two: (B, h, w). Cells of equal value, such as the zeros that ReLU leaves, share the mean of their ranks.
-    Raises ValueError for maps of different sizes, NaN or infinity.
+    one, two: (B, h, w). Cells of equal value, such as the zeros that ReLU leaves, share the mean of their
+    ranks. Raises ValueError for maps of different sizes, NaN or infinity.
     """
     one, two = (_ranks(maps) for maps in _pair(one, two))
     one, two = (ranks - ranks.mean(1, keepdim=True) for ranks in (one, two))
@@ -157,11 +157,11 @@ def spearman(one: Tensor, two: Tensor) -> Tensor:
 
 
 def ssim(one: Tensor, two: Tensor) -> Tensor:
-    """The mean structural similarity of each pair of maps: (B,) float64, 1 for equal maps, NaN where one is flat.
+    """The mean structural similarity of each pair of maps: (B,) float64, at most 1, NaN where one is flat.
 
-    one, two: (B, h, w); each is brought to [0, 1] by its own minimum and maximum. The mean over all windows of
-    7×7 cells inside the map (smaller where the map is), with even weights, variances that divide by the number
-    of cells, and the constants 0.01² and 0.03² (Wang et al. 2004; as scikit-image computes it with
+    one, two: (B, h, w); each is brought to [0, 1] by its own minimum and maximum. The mean over all windows
+    of 7×7 cells inside the map (smaller where the map is), with even weights, variances that divide by the
+    number of cells, and the constants 0.01² and 0.03² (Wang et al. 2004; as scikit-image computes it with
     use_sample_covariance=False). Raises ValueError for maps of different sizes, NaN or infinity.
     """
     one, two = _pair(one, two)
@@ -240,8 +240,8 @@ def _pair(one: Tensor, two: Tensor) -> tuple[Tensor, Tensor]:
     one, two = check_maps(one), check_maps(two)
     if one.shape != two.shape:
         raise ValueError(
-            f"The maps must be of one size, but are {tuple(one.shape)} and {tuple(two.shape)}: compare both at "
-            "the smaller one."
+            f"The maps must be of one size, but are {tuple(one.shape)} and {tuple(two.shape)}: compare both "
+            "at the smaller one."
         )
     return one, two
 

@@ -46,17 +46,17 @@ def max_sensitivity(
     """The largest relative change of the map under small noise: max_δ ‖Φ(X + δ) - Φ(X)‖₂ / ‖Φ(X)‖₂.
 
     δ is drawn evenly from [-radius, radius] for each value of the image. The division is in the official code
-    (the paper, from memory, has none). A maximum over draws is below the true one and grows with their number:
-    compare only values of equal `samples` and `radius`. A map that looks at no image has a perfect 0.
+    (the paper, from memory, has none). A maximum over draws is below the true one and grows with their
+    number: compare only values of equal `samples` and `radius`. A map that looks at no image has a perfect 0.
 
     method: called as method(model, images, targets), such as `methods.grad_cam`; options through
         functools.partial. The class stays that of the clean image.
     images: (B, C, H, W), normalised. targets: as the method takes them.
-    radius: in the units of the normalised images: 0.02 (captum's default, Poly-CAM's protocol) is about 0.0045
-        in pixels of [0, 1]; the official code takes 0.2. samples: 50 (official code); captum and Poly-CAM
-        take 10.
-    of: Φ is the "map", normalised and upsampled, or "raw", the signed sum at the layer's size before that. The
-        min-max hides a change of strength and adds one where a new maximum rescales the rest.
+    radius: in the units of the normalised images: 0.02 (captum's default, Poly-CAM's protocol) is about
+        0.0045 in pixels of [0, 1]; the official code takes 0.2. samples: 50 (official code); captum and
+        Poly-CAM take 10.
+    of: Φ is the "map", normalised and upsampled, or "raw", the signed sum at the layer's size before that.
+        The min-max hides a change of strength and adds one where a new maximum rescales the rest.
     seed: of the draws, which are the same for every image, so that a value does not depend on the batch; and
         on every device. torch's own generators are not touched.
     chunk: images that the method gets at once, as in `scoring.masked_scores`, but the whole batch at least.
@@ -65,7 +65,7 @@ def max_sensitivity(
     Raises ValueError or TypeError, in one sentence, for options, images or a method that do not fit.
     """
     if not 0 < radius < float("inf"):
-        raise ValueError(f"The radius is a positive number in the units of the normalised images, not {radius}.")
+        raise ValueError(f"The radius is a positive number, in units of the normalised images, not {radius}.")
     if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
         raise ValueError(f"The samples are a positive number of draws, not {samples!r}.")
     if of not in FIELDS:
