@@ -183,8 +183,8 @@ def _rise_blur(images: Tensor) -> Tensor:
     size, sigma = 11, 5
     offset = torch.arange(-4 * sigma, 4 * sigma + 1, device=images.device)    # as far as SciPy's filter goes
     gaussian = torch.exp(-((offset / sigma) ** 2) / 2)
-    place = (size // 2 + offset) % (2 * size)    # mirrored at the edges of the pixels: … 1 0 | 0 1 … 10 | 10 9 …
-    place = torch.where(place < size, place, 2 * size - 1 - place)
+    # The point is in the middle, so its mirror images lie one frame apart.
+    place = (size // 2 + offset) % size
     line = torch.zeros_like(gaussian[:size]).index_add_(0, place, gaussian / gaussian.sum())
     channels = images.shape[1]
     kernel = torch.outer(line, line).expand(channels, 1, size, size)
