@@ -302,7 +302,7 @@ def test_what_cannot_be_initialised_is_listed():
 @pytest.mark.parametrize("name", networks.NAMES)
 def test_the_networks_of_the_book(name):
     torch.manual_seed(0)
-    net, images = networks.build(name).eval(), random(2, 3, 64, 64)
+    net, images = networks.build(name).eval(), random(1, 3, 48, 64)
     result = cascading_randomisation(methods.grad_cam, net, images)
     learned = [m for m in net.modules() if isinstance(m, (nn.Conv2d, nn.Linear, nn.BatchNorm2d))]
     assert len(result.stages) == len(learned) and result.kept == ()
