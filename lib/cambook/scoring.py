@@ -161,7 +161,8 @@ def masked_scores(
         asked, asked_by = _distinct(maps, live, live // channels)
 
         def write(numbers: Tensor, rows: Tensor, out: Tensor) -> None:
-            masked_batch(images, maps[asked[numbers]], rows, order=order, align_corners=align_corners, out=out)
+            chosen = maps[asked[numbers]]
+            masked_batch(images, chosen, rows, order=order, align_corners=align_corners, out=out)
 
         got = _ask(
             model, images, asked // channels, write, targets, kind, precision, chunk, progress, "masked"

@@ -103,7 +103,7 @@ RULES = {
 
 
 def loop(net, image, map, target, step, start, finish, both_ends):
-    """One image, as the official codes go: change a step's pixels, ask, and go on with what has become of it."""
+    """One image, as the official codes go: ask, change a step's pixels, go on with what has become of it."""
     channels, height, width = image.shape
     order = np.flip(np.argsort(map.flatten(), kind="stable"))
     picture, finish = start.copy().reshape(channels, -1), finish.reshape(channels, -1)

@@ -105,7 +105,14 @@ class Jump(nn.Module):
 
 @pytest.mark.parametrize(
     ("low", "high", "wins"),
-    [(0.5, 0.5, 0), (0.5, 0.5000002, 0), (0.5, 0.50001, 1), (1e-9, 2e-9, 1), (0.9999999, 1.0, 0), (0.0, 0.1, 1)],
+    [
+        (0.5, 0.5, 0),
+        (0.5, 0.5000002, 0),
+        (0.5, 0.50001, 1),
+        (1e-9, 2e-9, 1),
+        (0.9999999, 1.0, 0),
+        (0.0, 0.1, 1),
+    ],
 )
 def test_rounding_is_no_increase(low, high, wins):
     assert increase(Jump(low, high), IMAGE, MAP, 0, score="logit").values.item() == wins

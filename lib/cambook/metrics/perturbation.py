@@ -1,4 +1,4 @@
-"""Do the pixels that the map ranks first matter first? The score as they are inserted, or deleted, in order."""
+"""Do the pixels that the map ranks first matter first? The score as they are inserted or deleted in order."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
