@@ -48,7 +48,8 @@ def close(record_property):
 def test_max_sensitivity_and_captum(case, method, close):
     """The same draws for both; captum lays an image's copies side by side."""
     samples, radius, images = 4, 0.05, case.images[:, :, :48, :64]
-    ours = metrics.max_sensitivity(method, case.net, images, case.targets, radius=radius, samples=samples, seed=3)
+    options = {"radius": radius, "samples": samples, "seed": 3}
+    ours = metrics.max_sensitivity(method, case.net, images, case.targets, **options)
     generator = torch.Generator().manual_seed(3)
     draws = [torch.rand(images.shape[1:], generator=generator) for _ in range(samples)]
     noise = radius * (2 * torch.stack(draws) - 1)
@@ -68,7 +69,7 @@ def test_max_sensitivity_and_captum(case, method, close):
 
 
 def test_energy_and_rank_and_quantus(close):
-    """Relevance mass: the sum inside by the sum. Relevance rank: of the first K in a sort, the share inside."""
+    """Relevance mass: the sum inside by the sum. Rank: of the first K in a sort, the share inside."""
     maps, masks = random(20, 13, 17), random(20, 13, 17, seed=1) < random(20, 1, 1, seed=2)
     mass, rank = [], []
     for heat, inside in zip(maps.flatten(1).numpy(), masks.flatten(1).numpy(), strict=True):
