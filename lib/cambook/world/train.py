@@ -29,7 +29,7 @@ BATCH = 64
 # takes a third of the time: before the last cycle it is folded away, and the plain network is trained to the end.
 PLAN = {
     "tiny_vgg": ((2e-3, ((9, 64), (4, 96))), (5e-4, ((1, 128),))),
-    "tiny_resnet": ((2e-3, ((5, 64), (3, 96), (2, 128))),),
+    "tiny_resnet": ((2e-3, ((5, 64), (2, 96), (2, 128))),),
 }
 
 

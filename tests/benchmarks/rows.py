@@ -1,0 +1,198 @@
+"""The methods and the engine: ours and the libraries that a reader would use instead, each at its best."""
+
+import copy
+from collections.abc import Callable
+from contextlib import redirect_stderr
+from functools import cache, partial
+from io import StringIO
+
+import torch
+import torchcam.methods as torchcam
+import torchvision
+from captum.attr import LayerGradCam
+from pytorch_grad_cam import GradCAM, LayerCAM, ScoreCAM
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from torch import Tensor, nn
+
+from cambook import activations, methods, scoring, world
+from cambook.kernels import masked_batch
+
+from harness import Contender, Row
+
+SIDE, CLASS = 224, 7
+SCORE_CAM_BATCHES = {"cpu": (8, 32, 128), "cuda": (32, 128, 512)}      # the rivals' own choices are 32 and 16
+
+
+@cache
+def network(name: str, device: str) -> nn.Module:
+    """A network of torchvision with random weights: the work is the same as with trained ones."""
+    torch.manual_seed(0)
+    return torchvision.models.get_model(name).eval().to(device)
+
+
+@cache
+def pictures(count: int, device: str) -> Tensor:
+    """Scenes of the picture world, (count, 3, 224, 224), normalised."""
+    scenes = torch.stack([torch.from_numpy(world.scene(seed).image) for seed in range(count)])
+    scaled = nn.functional.interpolate(scenes.permute(0, 3, 1, 2) / 255, (SIDE, SIDE), mode="bilinear")
+    return ((scaled - 0.45) / 0.225).to(device)
+
+
+def copied(model: nn.Module, build: Callable[[nn.Module], Callable[[], object]]):
+    """prepare() of a contender that has a copy of the model to itself."""
+
+    def prepare():
+        own = copy.deepcopy(model)
+        return build(own), own
+
+    return prepare
+
+
+def torchcam_call(extractor: type, layer: str, images: Tensor, **options):
+    def build(model):
+        cam = extractor(model, target_layer=layer, **options)
+
+        def call():
+            if extractor is torchcam.ScoreCAM:
+                with torch.inference_mode():
+                    model(images)
+                return cam([CLASS] * len(images))
+            return cam([CLASS] * len(images), model(images))
+
+        return call
+
+    return build
+
+
+def grad_cam_call(extractor: type, layer: str, images: Tensor, batch_size: int | None = None):
+    def build(model):
+        cam = extractor(model=model, target_layers=[model.get_submodule(layer)])
+        if batch_size is not None:
+            cam.batch_size = batch_size
+        targets = [ClassifierOutputTarget(CLASS)] * len(images)
+
+        def call():
+            with redirect_stderr(StringIO()):                           # its progress bars
+                return cam(input_tensor=images, targets=targets)
+
+        return call
+
+    return build
+
+
+def our_call(method: Callable, layer: str, images: Tensor, **options):
+    return lambda model: partial(method, model, images, [CLASS] * len(images), layers=layer, **options)
+
+
+def engine(device: str) -> Row:
+    """The engine against the passes that nobody can save: the same masked pictures, made beforehand."""
+    model, x = network("resnet18", device), pictures(1, device)
+    chunk = scoring.LARGEST_CHUNK[device]
+    maps = activations.capture(model, x, ["layer4"]).activations["layer4"]
+    alive = maps[0].flatten(1).std(1) > 0
+    maps = maps[:, alive][:, : len(maps[0, alive]) // chunk * chunk]
+
+    def bare(model):
+        rows = torch.zeros(chunk, dtype=torch.int64, device=x.device)
+        batches = [masked_batch(x, part, rows, channels_last=True) for part in maps[0].split(chunk)]
+
+        @torch.inference_mode()
+        def call():
+            return torch.cat([model(batch) for batch in batches])
+
+        return call
+
+    def ours(model):
+        return lambda: scoring.masked_scores(model, x, maps, CLASS, chunk=chunk, progress=False)
+
+    return Row(
+        "engine", f"{maps.shape[1]} masked pictures, ResNet-18, {SIDE}², chunks of {chunk}",
+        [Contender("cambook engine", copied(model, ours))],
+        [Contender("bare forwards", copied(model, bare))], "ours / theirs",
+        "≤ 1.08" if device == "cpu" else "≤ 1.15",
+    )    # fmt: skip
+
+
+def score_cam(device: str) -> Row:
+    name = "resnet18" if device == "cpu" else "resnet50"
+    model, x = network(name, device), pictures(1, device)
+    half = scoring.fast_dtype(torch.device(device))
+    ours = [
+        Contender(f"cambook, {precision}", copied(model, our_call(
+            methods.score_cam, "layer4", x, order="normalise_upsample", precision=precision, progress=False)))
+        for precision in (("exact", "fast") if half else ("exact",))
+    ]    # fmt: skip
+    others = [
+        Contender(f"torchcam, batches of {size}", copied(
+            model, torchcam_call(torchcam.ScoreCAM, "layer4", x, batch_size=size)))
+        for size in SCORE_CAM_BATCHES[device]
+    ]    # fmt: skip
+    second = copied(model, grad_cam_call(ScoreCAM, "layer4", x, batch_size=16))
+    others.append(Contender("grad-cam, batches of 16", second))
+    return Row(
+        "score_cam", f"Score-CAM, {name} layer4, {SIDE}², one picture", ours, others, "theirs / ours",
+        "≥ 1.5 exact, ≥ 2.8 fast" if device == "cpu" else "≥ 8 fast",
+        note="" if half else "“Fast” is left out: without half-precision instructions it is “exact”.",
+    )    # fmt: skip
+
+
+def gradient_row(name: str, ours: Callable, theirs: list[Contender], device: str) -> Row:
+    model, x = network("resnet18", device), pictures(16, device)
+    return Row(
+        name, f"{name.replace('_', '-')}, ResNet-18 layer4, {SIDE}², batch of 16",
+        [Contender("cambook", copied(model, our_call(ours, "layer4", x)))], theirs,
+        "theirs / ours", "≥ 1.0",
+    )    # fmt: skip
+
+
+def grad_cam(device: str) -> Row:
+    model, x = network("resnet18", device), pictures(16, device)
+
+    def captum(model):
+        cam = LayerGradCam(model, model.layer4)
+        return lambda: cam.attribute(x, target=CLASS, relu_attributions=True)
+
+    return gradient_row("grad_cam", methods.grad_cam, [
+        Contender("torchcam", copied(model, torchcam_call(torchcam.GradCAM, "layer4", x))),
+        Contender("grad-cam", copied(model, grad_cam_call(GradCAM, "layer4", x))),
+        Contender("captum", copied(model, captum)),
+    ], device)    # fmt: skip
+
+
+def layer_cam(device: str) -> Row:
+    model, x = network("resnet18", device), pictures(16, device)
+    return gradient_row("layer_cam", methods.layer_cam, [
+        Contender("torchcam", copied(model, torchcam_call(torchcam.LayerCAM, "layer4", x))),
+        Contender("grad-cam", copied(model, grad_cam_call(LayerCAM, "layer4", x))),
+    ], device)    # fmt: skip
+
+
+class Wide(nn.Module):
+    """2,048 channels of 7×7 and next to no arithmetic: what is left is the memory of asking about them."""
+
+    def __init__(self):
+        super().__init__()
+        self.features = nn.Sequential(nn.AvgPool2d(32), nn.Conv2d(3, 2048, 1), nn.ReLU())
+        self.classifier = nn.Linear(2048, 10)
+
+    def forward(self, images):
+        return self.classifier(self.features(images).mean((2, 3)))
+
+
+def memory(device: str) -> Row:
+    torch.manual_seed(0)
+    model, x = Wide().eval().to(device), pictures(1, device)
+    ours = our_call(methods.score_cam, "features", x, progress=False)
+    return Row(
+        "memory", f"peak memory of Score-CAM, K = 2048, {SIDE}²",
+        [Contender("cambook, exact", copied(model, ours))],
+        [Contender("torchcam, batches of 32", copied(
+            model, torchcam_call(torchcam.ScoreCAM, "features", x, batch_size=32))),
+         Contender("grad-cam, batches of 16", copied(model, grad_cam_call(ScoreCAM, "features", x, 16)))],
+        "theirs / ours", "≤ 300 MB, and ≤ 1/8 of grad-cam's", measures="megabytes",
+    )    # fmt: skip
+
+
+ROWS = {
+    "engine": engine, "score_cam": score_cam, "grad_cam": grad_cam, "layer_cam": layer_cam, "memory": memory,
+}    # fmt: skip
