@@ -78,7 +78,7 @@ def add_up(
         cam=sum(shares) if shares else None,
         path_scores=torch.stack(scores, 1),
         variation=variation,
-        gap=_gap(complete, ends.end.scores - ends.start.scores),
+        gap=_gap(complete, ends.start.scores, ends.end.scores),
         kept=_kept(walked, shares) | {"attributions": attributions} if keep else {},
     )
 
@@ -131,10 +131,12 @@ def _mean(point: Point) -> Tensor:
     return point.layer_gradients.mean((2, 3))
 
 
-def _gap(total: Tensor, change: Tensor) -> Tensor:
-    """|total − change| as a share of |change|; 0 where there is neither."""
+def _gap(total: Tensor, first: Tensor, last: Tensor) -> Tensor:
+    """|total − change| as a share of |change| of the score; 0 where the error is the scores' rounding."""
+    change = last - first
     error = (total - change).abs()
-    return torch.where(error == 0, 0, error / change.abs())
+    rounding = 8 * torch.finfo(torch.float32).eps * torch.maximum(first.abs(), last.abs())
+    return torch.where(error <= rounding, 0, error / change.abs())
 
 
 def _kept(walked: list[Point], shares: list[Tensor]) -> dict[str, Tensor]:
