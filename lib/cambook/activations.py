@@ -1,6 +1,7 @@
 """Clean copies of what layers compute, and of gradients there; nothing of it stays behind in the network."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -64,7 +65,8 @@ def capture(model: nn.Module, images: Tensor, layers: str | nn.Module | Sequence
             _check_differentiable(model)
         # Evaluation mode lasts until after the backward pass: networks that save memory run parts of it
         # again there.
-        with frozen_eval(model):
+        tape = nullcontext() if score is None else _no_gradients_by_parameters(model)
+        with frozen_eval(model), tape:
             # Again a clone, because a leaf that wants a gradient must not be overwritten.
             source = images.requires_grad_() if inputs else None
             kept, output = _run(model, images.clone() if inputs else images, modules, score is not None)
@@ -73,6 +75,23 @@ def capture(model: nn.Module, images: Tensor, layers: str | nn.Module | Sequence
         activations = {name: kept[name].detach() for name in modules}
         by_input = gradients.pop(INPUT, None)
         return Captured(activations, gradients, output.detach(), list(modules), by_input)
+
+
+@contextmanager
+def _no_gradients_by_parameters(model: nn.Module) -> Iterator[None]:
+    """Switch `requires_grad` of the parameters off, and on again at the end.
+
+    Nobody asks for these gradients, and with them torch would keep every intermediate result from the first
+    layer on; so it begins where a gradient is wanted. On a CPU that saves a tenth of Grad-CAM's time.
+    """
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    try:
+        for parameter in trained:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
 
 
 def _run(model: nn.Module, images: Tensor, modules: dict[str, nn.Module], track: bool) -> tuple[dict, Tensor]:

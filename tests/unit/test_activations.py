@@ -234,6 +234,17 @@ def test_frozen_models_have_gradients(vgg, images):
     assert torch.equal(got, expected) and expected.abs().max() > 0
 
 
+def test_nothing_before_the_layer_is_kept_for_the_backward_pass(vgg, images):
+    """Peers keep every intermediate result of the network, for gradients that nobody asks for."""
+    kept = []
+    vgg.requires_grad_(True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda t: t):
+        found = capture(vgg, images, "features.29", lambda output: output[:, 0])
+    largest = max(tensor.numel() for tensor in kept)
+    assert kept and largest <= max(found.activations["features.29"].numel(), vgg.classifier[0].weight.numel())
+    assert all(parameter.requires_grad for parameter in vgg.parameters())
+
+
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 @pytest.mark.parametrize("frozen", [False, True])
 def test_callers_without_gradients(vgg, images, mode, frozen):
