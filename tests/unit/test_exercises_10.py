@@ -10,16 +10,18 @@ from cambook.check import check_exercise
 from cambook.kernels import _frame
 
 AXPY = """
+@jit
 def kernel(x, y, out, a, n, BLOCK: tl.constexpr):
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = i < n
     tl.store(out + i, a * tl.load(x + i, mask=inside) + tl.load(y + i, mask=inside), mask=inside)
 
 def answer(a, x, y, out):
-    jit(kernel)[triton.cdiv(len(x), 256),](x, y, out, a, len(x), BLOCK=256)
+    kernel[triton.cdiv(len(x), 256),](x, y, out, a, len(x), BLOCK=256)
     return out
 """
 TRANSPOSED = """
+@jit
 def kernel(x, out, H, W, x_row, x_column, BLOCK: tl.constexpr):
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     j = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
@@ -29,10 +31,11 @@ def kernel(x, out, H, W, x_row, x_column, BLOCK: tl.constexpr):
 
 def answer(x, out):
     H, W = x.shape
-    jit(kernel)[triton.cdiv(H, 16), triton.cdiv(W, 16)](x, out, H, W, x.stride(0), x.stride(1), BLOCK=16)
+    kernel[triton.cdiv(H, 16), triton.cdiv(W, 16)](x, out, H, W, x.stride(0), x.stride(1), BLOCK=16)
     return out
 """
 MEANS = """
+@jit
 def kernel(A, out, n, BLOCK: tl.constexpr):
     k = tl.program_id(0)
     total = tl.zeros((BLOCK,), tl.float32)
@@ -42,11 +45,12 @@ def kernel(A, out, n, BLOCK: tl.constexpr):
     tl.store(out + k, tl.sum(total, 0) / n)
 
 def answer(A, out):
-    jit(kernel)[len(A),](A, out, A.shape[1], BLOCK=256)
+    kernel[len(A),](A, out, A.shape[1], BLOCK=256)
     return out
 """
 # Several programs a map: the sum of each block goes to the map's one place.
 SHARED = """
+@jit
 def kernel(A, out, n, BLOCK: tl.constexpr):
     k = tl.program_id(0)
     i = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
@@ -55,7 +59,7 @@ def kernel(A, out, n, BLOCK: tl.constexpr):
 
 def answer(A, out):
     out.zero_()
-    jit(kernel)[len(A), triton.cdiv(A.shape[1], 256)](A, out, A.shape[1], BLOCK=256)
+    kernel[len(A), triton.cdiv(A.shape[1], 256)](A, out, A.shape[1], BLOCK=256)
     return out
 """
 
@@ -90,7 +94,11 @@ def test_the_solution_passes(number, source, jit, capsys):
     ("10.1", AXPY, "a * tl.load(x + i, mask=inside) + tl", "tl.load(x + i, mask=inside) + a * tl", "gave it to y"),
     ("10.1", AXPY, "a * tl.load(x + i", "a + tl.load(x + i", "should be"),
     ("10.1", AXPY, "return out", "return out.clone()", "fill the tensor"),
-    ("10.1", AXPY, "    jit(kernel)", "    (lambda *grid: lambda *a, **b: 0)(kernel) if 1 else jit(kernel)", "launch"),
+    ("10.1", AXPY, "    kernel[", "    0 and kernel[", "launch"),
+    ("10.1", AXPY, "triton.cdiv(len(x), 256),]", "triton.cdiv(len(x), 256)]", "TypeError"),
+    ("10.1", AXPY, "y + i, mask=inside", "y + i", "of y, whose places are 0 to 1030: a mask"),
+    ("10.1", AXPY, "    kernel[", "    out.copy_(a * x + y)\n    0 and kernel[", "filled by torch"),
+    ("10.2", TRANSPOSED, "    H, W = x.shape\n", "    x = x.contiguous()\n    H, W = x.shape\n", "did not read x"),
     ("10.2", TRANSPOSED, "* H + i", "* W + i", "begins at j · W"),
     ("10.2", TRANSPOSED, "triton.cdiv(H, 16), triton.cdiv(W, 16)", "triton.cdiv(W, 16), triton.cdiv(H, 16)", "grid counts"),
     ("10.2", TRANSPOSED, "(i < H)[:, None] & (j < W)[None, :]", "(i < W)[:, None] & (j < H)[None, :]", "its own size"),
@@ -101,6 +109,9 @@ def test_the_solution_passes(number, source, jit, capsys):
     ("10.2", TRANSPOSED, "j[None, :] * H + i[:, None]", "i[:, None] * W + j[None, :]", "not transposed"),
     ("10.3", MEANS, "(BLOCK,), tl.float32", "(BLOCK,), tl.float16", "65504"),
     ("10.3", MEANS, ", mask=i < n, other=0", "", "from behind the map"),
+    ("10.3", MEANS, ", other=0", "", "add other=0"),
+    ("10.3", MEANS, " / n)", ")", "that is the sum"),
+    ("10.3", MEANS, "    kernel[", "    A = A.float()\n    kernel[", "did not read A"),
     ("10.3", MEANS, "A + k * n", "A + k * BLOCK", "k · n"),
     ("10.3", MEANS, "/ n)", "/ BLOCK)", "divide by n"),
     ("10.3", SHARED, "tl.atomic_add", "tl.store", "overwrite each other"),
