@@ -4,6 +4,7 @@ The tolerance sits inside `check` and no measured difference is printed: nbval c
 tolerance.
 """
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -70,6 +71,7 @@ def check_exercise(number: str, function: Callable) -> None:
         raise ValueError(f"there is no exercise {number}; there are {', '.join(tests)}.")
     cases = 0
 
+    @functools.wraps(function, updated=())    # a test may want to know what the function launches
     def written(*args, **kwargs):
         nonlocal cases
         cases += 1

@@ -2,19 +2,24 @@
 
 A kernel that misses its place writes into somebody else's memory and says nothing. So what a reader's kernel
 gets lies between two margins full of a number that occurs nowhere else, and the margins are read afterwards.
+What right numbers still hide (a load past the end, a value behind a mask that happens to be 0, torch in the
+place of a kernel) comes out in a last run in the pocket interpreter, which notes every place.
 """
 
+import inspect
 import os
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .. import pocket
 from ..kernels import _frame
 
 MARGIN = 32768
 MARK = -7776.0    # in outputs before they are written, and in the margins around them; exact in float16
 OTHER_MARK = -3888.0    # in the margins around inputs
+NO_OTHER = "what tl.load hands out where its mask is false is undefined, and it joined the result: add other=0."
 
 
 def _device() -> str:
@@ -55,6 +60,26 @@ def _returned(got, out: _Lent, where: str) -> Tensor:
         f"{where}: fill the tensor `out` that you are given, and return it."
     )
     return out.tensor.cpu()
+
+
+def _watched(answer, where: str, inputs: dict[str, Tensor], out: _Lent, expected: Tensor, *arguments) -> None:
+    """After right results: the same once more in the pocket interpreter, which sees how they came about."""
+    where = f"{where}, watched"
+    names = getattr(inspect.unwrap(answer), "__globals__", {})
+    try:
+        with pocket.watching(names) as seen:
+            _run(answer, *arguments)
+    except IndexError as error:
+        raise AssertionError(f"{where}: {error}") from None
+    except Exception:    # a word of Triton's that the pocket interpreter does not know: Triton was content
+        return
+    touched = {(access.kind, access.tensor.data_ptr()) for access in seen}
+    assert ("write", out.tensor.data_ptr()) in touched, f"{where}: `out` was filled by torch: let a kernel do it."
+    for name, tensor in inputs.items():
+        assert ("read", tensor.data_ptr()) in touched, (
+            f"{where}: the kernel did not read {name} but something made from it: let it read {name} itself."
+        )
+    assert _close(out.tensor.cpu(), expected, 1e-4), f"{where}: {NO_OTHER}"
 
 
 def _close(got: Tensor, expected: Tensor, rtol: float = 1e-5) -> bool:
@@ -101,6 +126,9 @@ def axpy(answer) -> None:
             "the same places?"
         )
     assert written[2062] == 2062, "2062 numbers: some were never written, though fewer numbers come out right."
+    x, y = (_Lent(torch.randn(1031, generator=generator), device).tensor for _ in range(2))
+    out = _buffer(1031, device=device)
+    _watched(answer, "1031 numbers", {"x": x, "y": y}, out, (3 * x + y).cpu(), 3.0, x, y, out.tensor)
 
 
 def transposed(answer) -> None:
@@ -142,6 +170,9 @@ def transposed(answer) -> None:
             f"{where}: the result at ({wrong[0]}, {wrong[1]}) should be x at ({wrong[1]}, {wrong[0]}); are "
             "the strides of rows and columns in their places?"
         )
+    x = _Lent(torch.randn(21, 42, generator=generator), device).tensor[:, ::2]
+    out = _buffer(21, 21, device=device)
+    _watched(answer, "21×21, every second column", {"x": x}, out, x.T.cpu(), x, out.tensor)
 
 
 def _same_places(got: Tensor, expected: Tensor) -> bool:
@@ -172,6 +203,7 @@ def map_means(answer) -> None:
             f"{where}: the sum is infinite, because float16 ends at 65504. Add up in float32: "
             ".to(tl.float32) after the load."
         )
+        assert not got.isnan().any(), f"{where}: {NO_OTHER}"
         grown = (got.double() - expected - MARK).abs() < 8    # float32 next to 7777
         assert not grown.any(), (
             f"{where}: the result holds what `out` held before: what tl.atomic_add adds to must begin at zero."
@@ -183,6 +215,7 @@ def map_means(answer) -> None:
             f"{where}: only one block of each map arrived. Several programs that store to one place overwrite "
             "each other: one program a map, with a loop over blocks (or tl.atomic_add on zeros)."
         )
+        assert not _close(got, n * expected, 1e-3), f"{where}: that is the sum of each map: divide by n."
         ratio = (got.double() / expected).tolist()
         if abs(ratio[0] - ratio[1]) < 1e-3 and _is_padding(n, ratio[0]):
             raise AssertionError(f"{where}: divide by n, the numbers that are there, and not by the block's size.")
@@ -193,6 +226,9 @@ def map_means(answer) -> None:
             f"{where}: nearly right, {got[0]:.4f} for {expected[0]:.4f}: float16 keeps 3 digits, so add up in float32."
         )
         raise AssertionError(f"{where}: the mean of map 0 should be {expected[0]:.3f} and is {got[0]:.3f}.")
+    A = _Lent(torch.randn(3, 37, generator=generator).half(), device).tensor
+    out = _buffer(3, device=device)
+    _watched(answer, "3 maps of 37 numbers", {"A": A}, out, A.double().mean(1).cpu(), A, out.tensor)
 
 
 def _one_block(got: Tensor, A: Tensor) -> bool:
