@@ -18,7 +18,7 @@ LAB := --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.handle
 LAB += $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run lab test test-all test-browser bench store doctor clean
+.PHONY: help setup run lab test test-all test-browser bench evidence store doctor clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 20
@@ -43,6 +43,9 @@ test-browser: $(STAMP)  ## the playground in a real browser (needs Chromium)
 
 bench: $(STAMP)  ## time the library against the others, on this machine
 	@$(PY) tests/benchmarks/run.py $(ARGS)
+
+evidence: $(STAMP)  ## for authors: compute the tables of evidence again and store them
+	@$(PY) tools/evidence.py $(ARGS)
 
 store: $(STAMP)  ## for authors: execute the notebooks in place and store their outputs
 	@$(PY) tools/store_notebooks.py $(ARGS)

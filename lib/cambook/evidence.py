@@ -1,0 +1,197 @@
+"""The book's tables of evidence: what each chapter claims, on the same pictures for all chapters.
+
+`make evidence` computes and stores them in evidence/. A notebook shows the stored table and computes a few of its lines
+again:
+
+    stored = evidence.stored("02_score_cam", "tiny_vgg")    # shows itself as a table; stored.plot() draws it
+    check("its first scenes", *evidence.again("02_score_cam", "tiny_vgg"), atol=evidence.TOLERANCE)
+
+A chapter takes part by an entry in `CHAPTERS`.
+"""
+
+import csv
+import functools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from . import methods, metrics, models, world
+from .explanation import Explanation
+from .metrics.table import METRICS
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "evidence"
+NETWORKS = ("tiny_vgg", "tiny_resnet")
+# The network for the real pictures, and its weights among them.
+REAL_NETWORK, REAL_WEIGHTS = "squeezenet1_1", "models/squeezenet1_1_onnxzoo-a4caa091.pth"
+FIRST_SEED = 70_000_000    # far from the scenes of the training, of the networks' tests and of the book
+COUNT = 300
+# What another machine's rounding may change in a value, of which four digits are stored.
+TOLERANCE = 0.01
+
+Rows = Mapping[str, Callable[..., Explanation]]
+# Few steps: of a single scene the area differs from that of 224 by up to 0.03, in the mean of 12 by 0.002.
+CURVES = (
+    functools.partial(metrics.insertion, steps=32),
+    functools.partial(metrics.deletion, steps=32),
+)
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """methods and metrics as in `metrics.table`."""
+
+    methods: Rows
+    metrics: Sequence[Callable] = METRICS
+
+
+def _rows(*functions: Callable, **more: Callable) -> Rows:
+    return {function.__name__: function for function in functions} | more
+
+
+CHAPTERS = {
+    "01_cam_and_grad_cam": Chapter(_rows(methods.grad_cam, methods.grad_cam_pp, methods.layer_cam)),
+    "02_score_cam": Chapter(
+        _rows(
+            methods.grad_cam,
+            methods.score_cam,
+            score_cam_probability=functools.partial(methods.score_cam, weighting="probability"),
+        )
+    ),
+    "08_measuring_explanations": Chapter(
+        _rows(methods.grad_cam, methods.grad_cam_pp, methods.layer_cam, methods.score_cam),
+        (
+            metrics.pointing_game,
+            metrics.energy_pointing_game,
+            metrics.energy_in_part,
+            metrics.relevance_rank,
+            metrics.average_drop,
+            metrics.increase,
+            metrics.average_gain,
+            metrics.average_drop_in_deletion,
+            metrics.adcc,
+            *CURVES,
+            functools.partial(metrics.road, fractions=(0.2, 0.5, 0.8)),
+            functools.partial(metrics.max_sensitivity, samples=5),
+        ),
+    ),
+}
+
+
+def networks(real: Path | None = None) -> list[str]:
+    """Those that have tables: the embedded ones, and the one for real pictures if their folder is given."""
+    return [*NETWORKS, REAL_NETWORK] if real else list(NETWORKS)
+
+
+def load(network: str, real: Path | None = None) -> nn.Module:
+    """The network with this name; the one for real pictures needs their folder. ValueError for another."""
+    if network in NETWORKS:
+        return models.load(network)
+    if network == REAL_NETWORK and real:
+        return models.load(network, real / REAL_WEIGHTS)
+    raise ValueError(f"There are tables for {', '.join(networks(real))}, not for {network!r}.")
+
+
+def pictures(network: str, numbers: Sequence[int], real: Path | None = None) -> list:
+    """The pictures of these numbers from those that a network's tables are computed on.
+
+    Of the real pictures, which are few, those that there are.
+    """
+    if network == REAL_NETWORK:
+        every = real_pictures(real)
+        return [every[number] for number in numbers if number < len(every)]
+    return [scene(number) for number in numbers]
+
+
+def scene(number: int) -> world.Scene:
+    """The tables' scene of this number: in turn with one class, with two, and with two siblings.
+
+    Explained is the first class. Where a second one is there, a map that only says "object" has half of its
+    energy on the wrong one.
+    """
+    seed = FIRST_SEED + number
+    if number % 3 == 0:
+        return world.scene(seed)
+    return world.two_class_scene(seed, siblings=number % 3 == 2)
+
+
+def real_pictures(folder: Path) -> list[metrics.Picture]:
+    """The pictures in folder/imagenet_val with the boxes of its index.csv; few, so with wide intervals."""
+    with (folder / "imagenet_val" / "index.csv").open(encoding="utf-8", newline="") as file:
+        return [
+            metrics.Picture(
+                name=Path(row["file"]).stem,
+                photo=folder / "imagenet_val" / row["file"],
+                target=int(row["class"]),
+                boxes=json.loads(row["boxes_xyxy"]),
+            )
+            for row in csv.DictReader(file)
+        ]
+
+
+def compute(
+    chapter: str,
+    network: str,
+    count: int = COUNT,
+    *,
+    real: Path | None = None,
+    cache: Path | None = None,
+    progress: bool | None = None,
+) -> metrics.Table:
+    """A chapter's table on the network's first `count` pictures. cache, progress: as in `metrics.table`."""
+    entry, model = _entry(chapter), load(network, real)
+    scenes = pictures(network, range(count), real)
+    return metrics.table(
+        model, entry.methods, scenes, metrics=entry.metrics, cache=cache, progress=progress
+    )
+
+
+def path(chapter: str, network: str, folder: Path = FOLDER) -> Path:
+    """Where a table is stored; its settings lie beside it, in the same name with .json."""
+    return folder / f"{chapter}.{network}.csv"
+
+
+def stored(chapter: str, network: str, folder: Path = FOLDER) -> metrics.Table:
+    """The stored table; FileNotFoundError where it was not computed yet, ValueError where it is damaged."""
+    _entry(chapter)
+    return metrics.read_table(path(chapter, network, folder))
+
+
+def again(
+    chapter: str,
+    network: str,
+    numbers: Sequence[int] = (0, 1, 2),
+    rows: Sequence[str] | None = None,
+    *,
+    real: Path | None = None,
+    folder: Path = FOLDER,
+) -> tuple[list[float], list[float]]:
+    """A few lines of a stored table, computed again, and as they are stored; for `check`, within `TOLERANCE`.
+
+    numbers: of the pictures. rows: methods and controls by name; None for all. Excluded images are -1. Raises
+    ValueError for a row that the chapter has not, and where the stored table was made with another network,
+    or with other options of a method or metric, than the book has today.
+    """
+    entry, kept = _entry(chapter), stored(chapter, network, folder)
+    every = {**entry.methods, **metrics.controls.CONTROLS}
+    unknown = set(rows or ()) - set(every)
+    if unknown:
+        raise ValueError(f"The table of {chapter} has no row {sorted(unknown)}; it has {', '.join(every)}.")
+    found = metrics.table(
+        load(network, real),
+        {name: every[name] for name in rows or every},
+        pictures(network, numbers, real),
+        metrics=entry.metrics,
+        controls=False,
+        progress=False,
+    )
+    return kept.beside(found)
+
+
+def _entry(chapter: str) -> Chapter:
+    if chapter not in CHAPTERS:
+        raise ValueError(f"No chapter with a table is called {chapter!r}; there are {', '.join(CHAPTERS)}.")
+    return CHAPTERS[chapter]
