@@ -11,6 +11,7 @@ from .. import targets as targets_
 from ..explanation import PathExplanation
 from .accumulations import add_up, check_rule, explain
 from .guides import input_grad
+from .look import NO_LAYER
 from .paths import check_steps, ends, guided
 
 
@@ -52,7 +53,7 @@ def guided_ig(
     """
     check_steps(steps, fraction, max_dist, anchors)
     check_rule(rule)
-    both = ends("guided_ig", model, images, targets, None, baseline=baseline, score=score, dtype=dtype)
+    both = ends("guided_ig", model, images, targets, NO_LAYER, baseline=baseline, score=score, dtype=dtype)
     choices = {"fraction": fraction, "max_dist": max_dist, "anchors": anchors}
     sums = add_up(both, guided(both, input_grad, steps=steps, **choices), rule=rule, keep=trace)
     return explain(both, sums, sums.attributions.sum(1), path="guided", rule=rule, **choices)

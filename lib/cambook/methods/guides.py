@@ -33,18 +33,18 @@ def cam_low(point: Point) -> Tensor:
 
 def cam_high(point: Point) -> Tensor:
     """The same, turned round: what speaks for the class comes first (our reading)."""
-    cam = _cam(point)
-    return (cam.amax((2, 3), keepdim=True) - cam).expand_as(point.z)
+    # Only the order counts, and 1/cam keeps apart what the maximum minus cam would round to one number.
+    return (1 / _cam(point)).expand_as(point.z)
 
 
 GUIDES = {guide.__name__: guide for guide in (input_grad, input_grad_pixel, cam_low, cam_high)}
 
 
 def _cam(point: Point) -> Tensor:
-    """Up(ReLU(Σ_k ḡ_k A_k)) of each point, with 1 for its maximum and no ties: (B, 1, H, W)."""
+    """Up(ReLU(Σ_k ḡ_k A_k)) of each point, about 1 at its maximum, positive and without ties: (B, 1, H, W)."""
     raw = weighted_sum(point.layer_gradients.mean((2, 3)), point.activations).relu()
     size = point.z.shape[-2:]
     cam = F.interpolate(raw[:, None], size, mode="bilinear", align_corners=False)
     largest = cam.amax((2, 3), keepdim=True)
-    noise = torch.rand(size, generator=torch.Generator().manual_seed(0)).to(cam)
+    noise = 1 - torch.rand(size, generator=torch.Generator().manual_seed(0)).to(cam)    # never 0
     return cam / torch.where(largest > 0, largest, 1) + TIE_BREAKER * noise

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from .. import targets as targets_
 from ..explanation import PathExplanation
 from .accumulations import add_up, check_rule, explain
+from .look import NO_LAYER
 from .paths import check_path, check_steps, ends, given, straight
 
 
@@ -55,7 +56,7 @@ def integrated_gradients(
         inputs = check_path(path, images)
         baseline = inputs[0]
     both = ends(
-        "integrated_gradients", model, images, targets, None, baseline=baseline, score=score, dtype=dtype
+        "integrated_gradients", model, images, targets, NO_LAYER, baseline=baseline, score=score, dtype=dtype
     )
     points = straight(both, steps) if path is None else given(both, inputs[1:-1])
     sums = add_up(both, points, rule=rule, keep=trace)

@@ -11,6 +11,10 @@ from ..activations import capture, check_images
 from ..explanation import Explanation, to_map
 
 
+# What methods of the input's pixels give for `layers`. Not None, which a caller might give by mistake.
+NO_LAYER = object()
+
+
 @dataclass(frozen=True)
 class Look:
     """One layer during one clean pass: everything a method needs to compute its weights.
@@ -72,7 +76,7 @@ def look(
     """Run the images through the model once and keep what `layers` computes (with gradients, if asked for).
 
     layers: "auto" (`models.last_layer`, one more image through the network), a name, a module, or a list of
-    one; None for no layer. inputs: also the gradient by the images.
+    one; NO_LAYER for none. inputs: also the gradient by the images.
     """
     images = check_images(model, images)
     forwards = len(images)
@@ -86,7 +90,7 @@ def look(
     if isinstance(chosen, str) and chosen == "auto":
         chosen = models.last_layer(model, images)
         forwards += 1
-    name = None if chosen is None else models.layer(model, chosen)[0]
+    name = None if chosen is NO_LAYER else models.layer(model, chosen)[0]
 
     asked = {} if name is None else {"layer": name, "layers": layers if isinstance(layers, str) else name}
     seen = {}

@@ -63,7 +63,7 @@ def ends(
 ) -> Ends:
     """Look at the images and at their baseline: one pass forwards and backwards each.
 
-    layers: as in `look`; None for methods of the input's pixels. baseline: (1 or B, C, H, W) in the network's
+    layers: as in `look`; NO_LAYER for methods of the input's pixels. baseline: (1 or B, C, H, W) in the network's
     input space, None for `black`. score: as in `Targets.score`. dtype: of the points and of what is added up
     along them; None is float32, and float64 for a network in float64. Half precision would lose small steps.
     """
