@@ -1,7 +1,7 @@
 """The book's tables of evidence: what each chapter claims, on the same pictures for all chapters.
 
-`make evidence` computes and stores them in evidence/. A notebook shows the stored table and computes a few of its lines
-again:
+`make evidence` computes and stores them in evidence/. A notebook shows the stored table and computes a few of
+its lines again:
 
     stored = evidence.stored("02_score_cam", "tiny_vgg")    # shows itself as a table; stored.plot() draws it
     check("its first scenes", *evidence.again("02_score_cam", "tiny_vgg"), atol=evidence.TOLERANCE)

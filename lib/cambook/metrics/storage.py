@@ -50,7 +50,7 @@ def describe_function(function: Callable) -> dict:
 
 def unwrap(function: Callable) -> Callable:
     """The function inside of functools.partial. TypeError for what has no name to be known by."""
-    while isinstance(function, functools.partial):
+    while _is_partial(function):
         if function.args:
             raise TypeError("functools.partial must give options by name, as in partial(grad_cam, layers=…).")
         function = function.func
@@ -66,8 +66,10 @@ def sources(function: Callable) -> str:
     """A digest of the code that the function rests on, so that a mended formula is not met with old numbers.
 
     Of a function of this library, its file and all files of the library that it imports, directly or not,
-    without comments and docstrings; of any other, its own text.
+    without comments and docstrings; of any other, its own text. Functions among its options count as well.
     """
+    options = getattr(function, "keywords", {}).values()    # of functools.partial
+    parts = [sources(option) for option in options if inspect.isfunction(option) or _is_partial(option)]
     function = unwrap(function)
     file = Path(inspect.getsourcefile(function) or "").resolve()
     if LIBRARY not in file.parents:
@@ -76,14 +78,14 @@ def sources(function: Callable) -> str:
                 f"{function.__qualname__} has values of a surrounding function, which a cache cannot know: "
                 "hand them over by functools.partial."
             )
-        return digest(inspect.getsource(function))
+        return digest(inspect.getsource(function), *parts)
     found, todo = set(), [file]
     while todo:
         path = todo.pop()
         if path not in found:
             found.add(path)
-            todo += _imports(path)
-    return digest(*(_code(path) for path in sorted(found)))
+            todo += _code(path)[1]
+    return digest(*(_code(path)[0] for path in sorted(found)), *parts)
 
 
 def read(path: Path) -> dict | None:
@@ -105,46 +107,53 @@ def write(path: Path, content: dict | str) -> None:
 
 
 def _plain(value):
-    """The value as JSON knows it; what it does not know by its name, a tensor by its digest."""
+    """The value as JSON knows it: a function by its name, a tensor by its digest."""
     if isinstance(value, Tensor):
         return f"tensor {tuple(value.shape)} {digest(value)}"
     if isinstance(value, (list, tuple)):
         return [_plain(entry) for entry in value]
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    if callable(value) and not isinstance(value, nn.Module):
-        bare = unwrap(value)
-        return f"{bare.__module__}.{bare.__qualname__}"
+    if _is_partial(value):
+        return describe_function(value)
+    if "<" in getattr(value, "__qualname__", ""):
+        raise ValueError(
+            f"An option is the function {value.__qualname__}, which has no name to be known by in the "
+            "settings of a table: define it outside of other functions."
+        )
+    if hasattr(value, "__qualname__"):
+        return f"{value.__module__}.{value.__qualname__}"
     return repr(value)
 
 
-@functools.cache
-def _tree(path: Path) -> ast.Module:
+def _is_partial(value) -> bool:
+    return isinstance(value, functools.partial)
+
+
+@functools.cache    # a process has imported the code once, too
+def _code(path: Path) -> tuple[str, list[Path]]:
+    """A digest of what the file says, and the files of the library that its import statements name."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
+    imported = [file for node in ast.walk(tree) for file in _imports(path, node)]
     for node in ast.walk(tree):
         described = isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
         if described and ast.get_docstring(node) is not None:
             node.body = node.body[1:]
-    return tree
+    return digest(ast.dump(tree)), imported
 
 
-def _code(path: Path) -> str:
-    return ast.dump(_tree(path))
-
-
-def _imports(path: Path) -> Iterator[Path]:
-    """The files of the library that this one names in its import statements."""
-    for node in ast.walk(_tree(path)):
-        if not isinstance(node, ast.ImportFrom):
-            continue
-        if node.level:
-            folder = path.parents[node.level - 1]
-        elif (node.module or "").split(".")[0] == LIBRARY.name:
-            folder = LIBRARY.parent
-        else:
-            continue
-        module = folder.joinpath(*(node.module or "").split(".")) if node.module else folder
-        for place in (module, *(module / name.name for name in node.names)):
-            for file in (place.with_name(f"{place.name}.py"), place / "__init__.py"):
-                if file.is_file():
-                    yield file
+def _imports(path: Path, node: ast.AST) -> Iterator[Path]:
+    if not isinstance(node, ast.ImportFrom):
+        return
+    names = node.module.split(".") if node.module else []
+    if node.level:
+        folder = path.parents[node.level - 1]
+    elif names[0] == LIBRARY.name:
+        folder = LIBRARY.parent
+    else:
+        return
+    module = folder.joinpath(*names)
+    for place in (module, *(module / name.name for name in node.names)):
+        for file in (place.with_name(f"{place.name}.py"), place / "__init__.py"):
+            if file.is_file():
+                yield file

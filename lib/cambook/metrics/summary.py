@@ -22,6 +22,8 @@ HIGHER_IS_BETTER = {
     "pointing_game", "energy_pointing_game", "energy_in_part", "relevance_rank", "increase", "average_gain",
     "average_drop_in_deletion", "adcc", "insertion", "road",
 }  # fmt: skip
+# Below this number of images a table says that they are few: an interval is then wide as a rule.
+FEW = 100
 # A control that is right by construction: to come first is no shame for the metric.
 ORACLE = "exact_mask"
 # What two tables must have in common so that their numbers may be compared.
@@ -141,7 +143,7 @@ class Table:
     def beside(self, other: "Table") -> tuple[list[float], list[float]]:
         """The other table's values and this one's for the same lines, to be compared by `check`.
 
-        other: has some of this one's rows and images, with the same network, options and metrics; else a
+        other: has some of this one's rows, metrics and images, with the same network and options; else a
             ValueError says what differs. Excluded images are -1 in both lists. Costs are left out: seconds
             are never the same twice, and forwards depend on how many images are explained together.
         """
@@ -188,7 +190,7 @@ class Table:
         return f"<table><thead><tr><th></th>{titles}</tr></thead><tbody>{rows}</tbody></table><p>{notes}</p>"
 
     def _cells(self) -> list:
-        """First (name, arrow) of each column; then for each row its name, whether it is a control, its cells."""
+        """First (name, arrow) of each column; then each row's name, whether it is a control, and cells."""
         metrics = list(self.frame["metric"].unique())
         lines = {(line.method, line.metric): line for line in self.summary.itertuples()}
         count = len(self.settings["images"])
@@ -215,6 +217,8 @@ class Table:
             " (n) where only n images count, the others being excluded.",
             "* the best method. ↑ more is better, ↓ less is better.",
         ]
+        if count < FEW:
+            notes.append("So few images: read the intervals, not the means.")
         fooled = ", ".join(f"{metric} ({control})" for metric, control in self.fooled().items())
         if fooled:
             notes.append(f"A degenerate control does as well as the best method, or better, on {fooled}.")
@@ -273,8 +277,8 @@ def _known(method: str, names: Sequence[str]) -> None:
 
 
 def _check_same(key: str, mine: dict | str, theirs: dict | str) -> None:
-    """Whatever both have must be the same; rows that only one has do not matter, metrics do."""
-    if key == "rows":
+    """What both have must be the same; of the rows and metrics, one table may have more."""
+    if key in ("rows", "metrics"):
         common = mine.keys() & theirs.keys()
         mine, theirs = ({name: rows[name] for name in sorted(common)} for rows in (mine, theirs))
     if mine == theirs:
