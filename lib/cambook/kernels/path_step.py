@@ -27,6 +27,7 @@ feature, which `_select` reads, one program an image: 31 counts fix the 31 bits 
 the slow part for few images, and little beside the network's two passes that every step needs.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -74,30 +75,61 @@ def reference(
     fraction: float,
     max_dist: float,
 ) -> tuple[Tensor, Tensor]:
-    """In plain torch, on any device."""
-    shape = z.shape
-    z, attribution, gradient, x, baseline = (
-        tensor.to(z.dtype).flatten(1) for tensor in (z, attribution, gradient, x, baseline)
-    )
-    lowest, highest, left = band(step, steps, max_dist)
-    behind = torch.lerp(baseline, x, lowest)
-    ahead = torch.lerp(baseline, x, highest)
-    new = torch.where(x >= baseline, z.maximum(behind), z.minimum(behind))
-    budget = (x - new).abs().sum(1) - left * (x - baseline).abs().sum(1)
+    """In plain torch, on any device: one image after the other, which then stays in the processor's cache.
 
+    Of 8 images of 224 × 224, that and `_quantile` make a step on one core three times as fast as doing
+    all images at once with `kthvalue` (0.05 s instead of 0.15 s; tiny_vgg's own pass takes 0.4 s).
+    """
+    new, booked = z.new_empty(z.shape), z.new_empty(z.shape)
+    states = (tensor.to(z.dtype) for tensor in (z, attribution, gradient, x, baseline))
+    for parts in zip(*states, new, booked, strict=True):
+        _step(*(part.reshape(-1) for part in parts), band(step, steps, max_dist), fraction)
+    return new, booked
+
+
+def _step(
+    z: Tensor,
+    attribution: Tensor,
+    gradient: Tensor,
+    x: Tensor,
+    baseline: Tensor,
+    new: Tensor,
+    booked: Tensor,
+    band: tuple[float, float, float],
+    fraction: float,
+) -> None:
+    """One image, all of shape (n,); fills `new` and `booked`."""
+    lowest, highest, left = band
+    ahead = torch.lerp(baseline, x, highest)
+    behind = torch.lerp(baseline, x, lowest)
+    now = z.clamp(torch.minimum(behind, x), torch.maximum(behind, x))
+    budget = ((x - now).abs_().sum() - left * (x - baseline).abs_().sum()).item()
+
+    room = (ahead - now).abs_()
     # Where the gradient is NaN or infinite, a feature moves last; but it does move.
-    score = gradient.abs().nan_to_num(torch.finfo(z.dtype).max)
-    score = score.masked_fill(new == ahead, torch.inf)
-    while (active := (budget > 0) & (score < torch.inf).any(1)).any():
-        threshold = score.kthvalue(rank(z.shape[1], fraction) + 1, dim=1, keepdim=True).values
-        chosen = (score <= threshold) & (score < torch.inf) & active[:, None]
-        room = ((ahead - new).abs() * chosen).sum(1)
-        share = (budget / room).clamp(max=1)[:, None]
-        new = torch.where(chosen, torch.lerp(new, ahead, share), new)
-        budget = torch.where(active, budget - room, budget)
-        score = score.masked_fill(chosen, torch.inf)
-    attribution = attribution + (new - z) * gradient
-    return new.view(shape), attribution.view(shape)
+    score = gradient.abs().nan_to_num_(torch.finfo(z.dtype).max)
+    score.masked_fill_(room == 0, torch.inf)
+    unfinished, at = int((score < torch.inf).sum()), rank(len(z), fraction)
+    # Scores up to `whole` go all the way, those from there up to `partly` by `share`.
+    whole, partly, share, moved = -1.0, -1.0, 0.0, 0
+    while budget > 0 and moved < unfinished:
+        # Those that have moved are at z_hi now and sort last, so the quantile is that much further up.
+        whole, partly = partly, _quantile(score, min(moved + at, unfinished - 1))
+        upto = score <= partly
+        moved = int(upto.sum())
+        total = torch.dot(room, (upto & (score > whole)).to(room.dtype)).item()
+        share = min(budget / total, 1.0)
+        budget -= total
+    weight = (score <= partly).to(z.dtype).mul_(share).masked_fill_(score <= whole, 1)
+    torch.lerp(now, ahead, weight, out=new)
+    torch.addcmul(attribution, new - z, gradient, out=booked)
+
+
+def _quantile(score: Tensor, rank: int) -> float:
+    """The score (n,) that has `rank` others below it."""
+    if score.device.type == "cpu":    # numpy's is vectorised, and takes a fifth of the time
+        return np.partition(score.numpy(), rank)[rank].item()
+    return score.kthvalue(rank + 1).values.item()
 
 
 def fake(z, attribution, gradient, x, baseline, step, steps, fraction, max_dist) -> tuple[Tensor, Tensor]:

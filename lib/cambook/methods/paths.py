@@ -79,8 +79,7 @@ def ends(
         of_layer = captured.activations.get(seen.layer), captured.gradients.get(seen.layer)
         return _point(z, scores, captured.input_gradients, *of_layer)
 
-    scores = seen.targets.score(seen.output, kind=score)    # `seen.scores` are rounded to float32
-    end = _point(x, scores, seen.input_gradients, seen.activations, seen.gradients)
+    end = _point(x, seen.scores, seen.input_gradients, seen.activations, seen.gradients)
     config = {"baseline": "black" if baseline is None else "given", "dtype": str(dtype).split(".")[1]}
     return Ends(model, score, seen, evaluate(start), end, evaluate, config)
 
