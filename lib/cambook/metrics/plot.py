@@ -3,6 +3,8 @@
 import math
 
 OURS, CONTROL = "#33638d", "#8a8a8a"
+# A control that is right by construction: to come first is no shame for the metric.
+ORACLE = "exact_mask"
 MOST_IN_A_ROW = 4
 
 
@@ -44,8 +46,8 @@ def _alt(table, metrics: list[str]) -> str:
         sign = table.direction(metric)
         part = table.summary[(table.summary["metric"] == metric) & table.summary["mean"].notna()]
         best = []
-        for control, words in ((False, "best method"), (True, "best control")):
-            rows = part[part["control"] == control]
+        for control, words in ((False, "best method"), (True, "best degenerate control")):
+            rows = part[(part["control"] == control) & (part["method"] != ORACLE)]
             if len(rows) and sign:
                 line = rows.loc[(sign * rows["mean"]).idxmax()]
                 best.append(f"{words} {line['method']} {line['mean']:.2f}")

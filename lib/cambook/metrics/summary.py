@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .bootstrap import interval
+from .plot import ORACLE, dots
 from .storage import read, write
 
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ HIGHER_IS_BETTER = {
 }  # fmt: skip
 # Below this number of images a table says that they are few: an interval is then wide as a rule.
 FEW = 100
-# A control that is right by construction: to come first is no shame for the metric.
-ORACLE = "exact_mask"
 # What two tables must have in common so that their numbers may be compared.
 COMPARED = ("model", "targets", "rows", "metrics")
 
@@ -117,7 +116,6 @@ class Table:
     def plot(self) -> None:
         """Display the means with their intervals, one panel for each metric."""
         from .. import show
-        from .plot import dots
 
         figure, alt = dots(self)
         show.figure(figure, alt=alt)
