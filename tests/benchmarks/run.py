@@ -53,6 +53,7 @@ def main() -> None:
             bar.set_description(name)
             row = ROWS[name](options.device)
             found["rows"][name] = measure(row, options, bar.set_description)
+            found["rows"] = {known: found["rows"][known] for known in ROWS if known in found["rows"]}
             found |= {"date": date.today().isoformat()} | {"machine": harness.machine(options.device)}
             part = kept.with_suffix(".part")
             part.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

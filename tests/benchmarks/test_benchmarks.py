@@ -120,7 +120,7 @@ def test_a_run_keeps_its_figures_and_adds_to_them(tmp_path, monkeypatch, capsys)
         monkeypatch.setattr(sys, "argv", ["run.py", "--rows", name, "--rounds", "1"])
         run.main()
     found = json.loads((tmp_path / "bench" / "cpu.json").read_text(encoding="utf-8"))
-    assert list(found["rows"]) == ["perturb_batch", "weighted_sum"] and found["machine"]["torch"]
+    assert list(found["rows"]) == ["weighted_sum", "perturb_batch"] and found["machine"]["torch"]
     assert (tmp_path / "bench" / "cpu.png").read_bytes().startswith(b"\x89PNG")
     assert "plain torch" in capsys.readouterr().out
 
