@@ -115,7 +115,7 @@ def test_the_solution_passes(number, source, jit, capsys):
     ("10.3", MEANS, "A + k * n", "A + k * BLOCK", "k · n"),
     ("10.3", MEANS, "/ n)", "/ BLOCK)", "divide by n"),
     ("10.3", SHARED, "tl.atomic_add", "tl.store", "overwrite each other"),
-    ("10.3", SHARED, "    out.zero_()\n", "", "begin at zero"),
+    ("10.3", SHARED, "    out.zero_()\n", "", "must be zero"),
     ("10.3", MEANS, "[len(A),]", "[1,]", "left out"),
     ("10.3", MEANS, "/ n)", "/ n + 1)", "should be"),
 ])  # fmt: skip

@@ -19,7 +19,7 @@ from ..kernels import _frame
 MARGIN = 32768
 MARK = -7776.0    # in outputs before they are written, and in the margins around them; exact in float16
 OTHER_MARK = -3888.0    # in the margins around inputs
-NO_OTHER = "what tl.load hands out where its mask is false is undefined, and it joined the result: add other=0."
+NO_OTHER = "what tl.load gives where its mask is false is undefined, and it joined the result: add other=0."
 
 
 def _device() -> str:
@@ -74,7 +74,9 @@ def _watched(answer, where: str, inputs: dict[str, Tensor], out: _Lent, expected
     except Exception:    # a word of Triton's that the pocket interpreter does not know: Triton was content
         return
     touched = {(access.kind, access.tensor.data_ptr()) for access in seen}
-    assert ("write", out.tensor.data_ptr()) in touched, f"{where}: `out` was filled by torch: let a kernel do it."
+    assert ("write", out.tensor.data_ptr()) in touched, (
+        f"{where}: `out` was filled by torch: let a kernel do it."
+    )
     for name, tensor in inputs.items():
         assert ("read", tensor.data_ptr()) in touched, (
             f"{where}: the kernel did not read {name} but something made from it: let it read {name} itself."
@@ -114,8 +116,8 @@ def axpy(answer) -> None:
             why = (
                 "every program writes the same block: let program p begin at p · BLOCK"
                 if same
-                else "the grid must round up, triton.cdiv(n, BLOCK) and not n // BLOCK, and program p begin at "
-                "p · BLOCK"
+                else "the grid must round up, triton.cdiv(n, BLOCK) and not n // BLOCK, and program p begin "
+                "at p · BLOCK"
             )
             raise AssertionError(f"{where}: {n - written[n]} of them were never written: {why}.")
         assert not _close(got, x + 3 * y), f"{where}: a belongs to x, and you gave it to y."
@@ -125,7 +127,7 @@ def axpy(answer) -> None:
             f"{where}: place {wrong} should be {expected:.3f} and is {got[wrong]:.3f}; do x, y and out use "
             "the same places?"
         )
-    assert written[2062] == 2062, "2062 numbers: some were never written, though fewer numbers come out right."
+    assert written[2062] == 2062, "2062 numbers: some were never written, though fewer come out right."
     x, y = (_Lent(torch.randn(1031, generator=generator), device).tensor for _ in range(2))
     out = _buffer(1031, device=device)
     _watched(answer, "1031 numbers", {"x": x, "y": y}, out, (3 * x + y).cpu(), 3.0, x, y, out.tensor)
@@ -198,7 +200,9 @@ def map_means(answer) -> None:
         if _close(got, expected, 1e-4):
             continue
         assert not (got == MARK).all(), f"{where}: nothing was written; did you launch the kernel?"
-        assert not (got == MARK).any(), f"{where}: some maps were left out; one program a map needs a grid of K."
+        assert not (got == MARK).any(), (
+            f"{where}: some maps were left out; one program a map needs a grid of K."
+        )
         assert not got.isinf().any(), (
             f"{where}: the sum is infinite, because float16 ends at 65504. Add up in float32: "
             ".to(tl.float32) after the load."
@@ -206,24 +210,25 @@ def map_means(answer) -> None:
         assert not got.isnan().any(), f"{where}: {NO_OTHER}"
         grown = (got.double() - expected - MARK).abs() < 8    # float32 next to 7777
         assert not grown.any(), (
-            f"{where}: the result holds what `out` held before: what tl.atomic_add adds to must begin at zero."
+            f"{where}: the result holds what was in `out` before: before tl.atomic_add it must be zero."
         )
         assert not _padded(got, A, lent), (
             f"{where}: numbers from behind the map joined the sum: load with mask=i < n, other=0."
         )
         assert not _one_block(got, A), (
-            f"{where}: only one block of each map arrived. Several programs that store to one place overwrite "
-            "each other: one program a map, with a loop over blocks (or tl.atomic_add on zeros)."
+            f"{where}: only one block of each map arrived. Several programs that store to one place "
+            "overwrite each other: one program a map, with a loop over blocks (or tl.atomic_add on zeros)."
         )
         assert not _close(got, n * expected, 1e-3), f"{where}: that is the sum of each map: divide by n."
         ratio = (got.double() / expected).tolist()
         if abs(ratio[0] - ratio[1]) < 1e-3 and _is_padding(n, ratio[0]):
-            raise AssertionError(f"{where}: divide by n, the numbers that are there, and not by the block's size.")
+            raise AssertionError(f"{where}: divide by n, the count of numbers, not by the block's size.")
         assert not _close(got[:1], expected[:1], 1e-4), (
             f"{where}: the first map is right and the next is not: map k begins at place k · n."
         )
         assert not _close(got, expected, 3e-3), (
-            f"{where}: nearly right, {got[0]:.4f} for {expected[0]:.4f}: float16 keeps 3 digits, so add up in float32."
+            f"{where}: nearly right, {got[0]:.4f} for {expected[0]:.4f}: float16 keeps 3 digits, so "
+            "add up in float32."
         )
         raise AssertionError(f"{where}: the mean of map 0 should be {expected[0]:.3f} and is {got[0]:.3f}.")
     A = _Lent(torch.randn(3, 37, generator=generator).half(), device).tensor
@@ -232,7 +237,7 @@ def map_means(answer) -> None:
 
 
 def _one_block(got: Tensor, A: Tensor) -> bool:
-    """True where each result is the sum of one block alone, divided by n: the program that was last has won."""
+    """True where each result is the sum of one block alone, divided by n: the last program has won."""
     n = A.shape[1]
     for block in (1 << power for power in range(4, 13)):
         parts = torch.stack([part.sum(1) / n for part in A.double().split(block, 1)], 1)    # (K, blocks)

@@ -39,7 +39,7 @@ class Trace(list[Access]):
         return sum(len(access.places) * access.tensor.element_size() for access in self)
 
     def distinct(self) -> int:
-        """Bytes if each place that is read comes from memory once, and each that is written goes there once."""
+        """Bytes if each place read comes from memory once, and each place written goes there once."""
         sizes = {(access.name, access.kind): access.tensor.element_size() for access in self}
         return sum(len(self.places(*key)) * size for key, size in sizes.items())
 

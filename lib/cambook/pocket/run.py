@@ -79,7 +79,9 @@ def _launch(function, grid, arguments, constants, strict: bool) -> Trace:
     bound.apply_defaults()
     grid = grid(bound.arguments) if callable(grid) else grid
     if not isinstance(grid, tuple) or not 1 <= len(grid) <= 3:
-        raise TypeError(f"the grid is a tuple of one to three numbers, kernel[n,](…) with a comma, not {grid!r}.")
+        raise TypeError(
+            f"the grid is a tuple of one to three numbers, kernel[n,](…) with a comma; this one is {grid!r}."
+        )
     values = [_argument(value, signature.parameters[name]) for name, value in bound.arguments.items()]
     grid = (*(int(programs) for programs in grid), 1, 1)[:3]
     before, memory.now = memory.now, Launch(grid, strict)
