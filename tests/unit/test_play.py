@@ -85,6 +85,64 @@ def test_where_no_kernel_runs_a_sentence_is_left_that_never_changes():
     assert set(first) == {"text/plain", "application/vnd.jupyter.widget-view+json"}
 
 
+def painting(rows=2, columns=3, asked=None):
+    """What is drawn is grey of the cells' sum; what is measured is that sum."""
+    asked = [] if asked is None else asked
+
+    def measure(cells):
+        asked.append(cells)
+        return {"sum <b>": f"{sum(map(sum, cells)):g}"}
+
+    starts = {"empty": np.zeros((rows, columns)), "full": np.ones((rows, columns))}
+    return play.paint(starts, lambda cells: frame(int(20 * sum(map(sum, cells)))), measure, alt="My map.")
+
+
+def test_a_click_takes_a_cell_from_0_to_a_half_to_1_and_back():
+    asked = []
+    made = painting(asked=asked)
+    assert seen(made) == (0, "My map") and "<td>0</td>" in made.numbers.value
+    cell = made.cells[1][2]
+    told = []
+    for _ in range(3):
+        cell.click()
+        told.append((cell.description, cell.tooltip, cell.style.button_color, seen(made)[0]))
+    assert [words for words, *_ in told] == ["½", "1", "0"]
+    assert told[1][1] == "row 2, column 3: 1" and told[1][2] == "rgb(252, 255, 164)"
+    assert [grey for *_, grey in told] == [8, 16, 0], "half and whole of 20, rounded to eights"
+    assert [cells[1][2] for cells in asked] == [0, 0.5, 1, 0]
+    assert all(cells[0] == [0, 0, 0] for cells in asked), "the other cells stay"
+
+
+def test_a_painting_begins_again_from_a_button_and_leaves_the_start_as_it_was():
+    made = painting()
+    made.starts["full"].click()
+    assert "<td>6</td>" in made.numbers.value
+    made.cells[0][0].click()
+    assert "<td>5</td>" in made.numbers.value
+    made.starts["full"].click()
+    assert "<td>6</td>" in made.numbers.value and "sum &lt;b&gt;" in made.numbers.value
+
+
+def test_a_painting_leaves_a_sentence_where_no_kernel_runs():
+    made = [painting()._repr_mimebundle_() for _ in "ab"]
+    sentence = "Playground, run this notebook to use it. My map. 2×3 cells; to start from: empty, full."
+    assert made[0]["text/plain"] == made[1]["text/plain"] == sentence
+    assert set(made[0]) == {"text/plain", "application/vnd.jupyter.widget-view+json"}
+
+
+def test_bad_paintings_are_refused():
+    for starts, words in (
+        ({"a": np.zeros((2, 2)), "b": np.zeros((2, 3))}, "all of one size"),
+        ({"a": np.zeros(4)}, "all of one size"),
+        ({}, "all of one size"),
+        ({"a": np.full((2, 2), 0.3)}, "cells of 'a' must be 0, ½ or 1"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            play.paint(starts, lambda cells: frame(0), lambda cells: {}, alt="x")
+    with pytest.raises(ValueError, match="alt must say"):
+        play.paint({"a": np.zeros((2, 2))}, lambda cells: frame(0), lambda cells: {}, alt=" ")
+
+
 def test_bad_playgrounds_are_refused():
     with pytest.raises(ValueError, match="'step' needs choices, all different; got .'a', 'a'"):
         play.scrub([frame(0), frame(1)], ["a", "a"], alt="x")
