@@ -6,8 +6,10 @@ scores the result. All K masked images at once would be 1.2 GB for one picture a
 pictures of insertion and deletion take the same way, written by `kernels.perturb_batch`.
 """
 
+import itertools
 import os
-from collections.abc import Callable
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -43,7 +45,8 @@ SECONDS_WITHOUT_BAR = 5
 class MaskedScores:
     """What the network answered.
 
-    values: (B, K) float32, the score of image b under mask k; 0 where skipped.
+    values: (B, K) float32, the score of image b under mask k; 0 where skipped. Masks of several layers stand
+        side by side, in the order in which they were given.
     skipped: (B, K) bool, masks that do not exist (a constant channel has no min-max) or gave no finite score.
     forwards: how many images went through the network.
     dtype: what the network's convolutions and matrix products were computed in.
@@ -100,12 +103,13 @@ def scores(
 def masked_scores(
     model: nn.Module,
     images: Tensor,
-    maps: Tensor,
+    maps: Tensor | Sequence[Tensor],
     targets=None,
     *,
     kind: targets_.Kind = "logit",
     order: str = "upsample_normalise",
     align_corners: bool = False,
+    normalise: bool = True,
     precision: str = "exact",
     chunk: int | str = "auto",
     progress: bool | None = None,
@@ -116,12 +120,15 @@ def masked_scores(
         masked out becomes the mean colour, not black.
     maps: (B, K, h, w), one mask each: brought to (H, W) bilinearly and to [0, 1] by its own minimum and
         maximum, in float32 whatever the network's precision (in half precision a small range would vanish).
+        Or several of these, of any sizes: all their masks go through the network in one stream.
     targets: a resolved `Targets`, or what `targets.resolve` takes; the latter costs one clean pass (B
         forwards).
     kind: "logit", "probability" (softmax over the classes) or a callable, as in `Targets.score`.
     order: "upsample_normalise" (Score-CAM's paper and official code) or "normalise_upsample" (torchcam). They
         differ because bilinear interpolation may cut off a map's extremes.
     align_corners: of the interpolation; False is torch's default, True is what the grad-cam package does.
+    normalise: False if the maps are masks in [0, 1] already, to be enlarged and nothing else. A constant map
+        is then a mask like any other, and the order does not matter.
     precision: "exact" runs the network in its own precision; "fast" runs all but the head under autocast in
         `fast_dtype`, and as "exact" where the device has no half precision. The ranks of the channels stay
         (rank correlation 0.999 or more; less in bfloat16, which only some CPUs are left with).
@@ -130,7 +137,7 @@ def masked_scores(
     progress: True shows a bar on stderr, False none, None one that appears after 5 s (all three need tqdm).
 
     Channels without a mask (constant, or with NaN or infinity) are skipped exactly: no forward pass, value 0.
-    Channels that are the same in every cell are asked about once. A masked image whose score is not finite
+    Channels of a layer that are the same in every cell are asked about once. A masked image whose score is not finite
     (an overflow in half precision) is marked skipped as well. With class numbers as targets nothing is read
     back from the device while it runs: only, before, whether the images are finite, which channels have a
     mask and which of them are equal.
@@ -141,11 +148,13 @@ def masked_scores(
     if order not in ORDERS:
         raise ValueError(f"The order is one of {', '.join(ORDERS)}, not {order!r}.")
     _check_precision(precision)
-    if maps.ndim != 4 or len(maps) != len(images):
-        raise ValueError(
-            f"The maps must be (B, K, h, w) for the {len(images)} images, but have shape {tuple(maps.shape)}."
-        )
-    channels = maps.shape[1]
+    layers = [maps] if isinstance(maps, Tensor) else list(maps)
+    for layer in layers:
+        if layer.ndim != 4 or len(layer) != len(images):
+            raise ValueError(
+                f"The maps must be (B, K, h, w) for the {len(images)} images, but have shape "
+                f"{tuple(layer.shape)}."
+            )
     forwards = 0
     if isinstance(targets, targets_.Targets):
         targets = targets_.resolve(targets, images)    # checks their number
@@ -154,28 +163,66 @@ def masked_scores(
         forwards = len(images)
 
     with torch.inference_mode():
-        maps = maps.to(images.device, torch.float32).flatten(0, 1)    # (B·K, h, w)
-        # Decided before upsampling: an interpolated constant is no longer exactly constant.
-        span = maps.amax((1, 2)) - maps.amin((1, 2))
-        live = torch.nonzero((span > 0) & span.isfinite()).squeeze(1)    # flat, b·K + k; read back once
-        asked, asked_by = _distinct(maps, live, live // channels)
+        questions = [_questions(layer.to(images.device, torch.float32), normalise) for layer in layers]
+        ends = list(itertools.accumulate(len(each.asked) for each in questions))
+        rows = torch.cat([each.asked // each.channels for each in questions])
 
-        def write(numbers: Tensor, rows: Tensor, out: Tensor) -> None:
-            chosen = maps[asked[numbers]]
-            masked_batch(images, chosen, rows, order=order, align_corners=align_corners, out=out)
+        def write(numbers: Sequence[int], here: Tensor, out: Tensor) -> None:
+            begin = 0
+            for each, start, end in zip(questions, [0, *ends[:-1]], ends, strict=True):
+                stop = bisect_left(numbers, end)    # a chunk may run across layers
+                if stop > begin:
+                    part = here[begin:stop]
+                    limits = {}
+                    if not normalise:
+                        zeros = torch.zeros(len(part), device=images.device)
+                        limits = {"low": zeros, "high": zeros + 1}
+                    masked_batch(
+                        images, each.maps[each.asked[part - start]], rows[part],
+                        order=order, align_corners=align_corners, out=out[begin:stop], **limits,
+                    )    # fmt: skip
+                begin = stop
 
-        got = _ask(
-            model, images, asked // channels, write, targets, kind, precision, chunk, progress, "masked"
-        )    # fmt: skip
-        values = got.values.new_zeros(len(maps))
+        got = _ask(model, images, rows, write, targets, kind, precision, chunk, progress, "masked")
+        parts = got.values.split([len(each.asked) for each in questions])
+        values, skipped = (
+            torch.cat([tensor.view(len(images), -1) for tensor in tensors], 1)
+            for tensors in zip(*map(_Questions.answer, questions, parts), strict=True)
+        )
+
+    return MaskedScores(_ordinary(values), _ordinary(skipped), forwards + got.forwards, got.dtype)
+
+
+@dataclass(frozen=True)
+class _Questions:
+    """Which of a layer's masks the network must be asked about.
+
+    maps: (B·K, h, w); channels: K. live: numbers of the maps that are masks. asked: those of them that differ,
+    and asked_by: where each live map finds its answer.
+    """
+
+    maps: Tensor
+    channels: int
+    live: Tensor
+    asked: Tensor
+    asked_by: Tensor
+
+    def answer(self, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """Value and whether it is skipped, both (B·K,), from the scores of what was asked."""
+        values = scores.new_zeros(len(self.maps))
         skipped = torch.ones_like(values, dtype=torch.bool)
-        values[live] = got.values.nan_to_num(0, 0, 0)[asked_by]
-        skipped[live] = ~got.values.isfinite()[asked_by]
+        values[self.live] = scores.nan_to_num(0, 0, 0)[self.asked_by]
+        skipped[self.live] = ~scores.isfinite()[self.asked_by]
+        return values, skipped
 
-    shape = len(images), channels
-    return MaskedScores(
-        _ordinary(values).view(shape), _ordinary(skipped).view(shape), forwards + got.forwards, got.dtype
-    )
+
+def _questions(maps: Tensor, normalise: bool) -> _Questions:
+    channels, maps = maps.shape[1], maps.flatten(0, 1)
+    # Decided before upsampling: an interpolated constant is no longer exactly constant.
+    span = maps.amax((1, 2)) - maps.amin((1, 2))
+    masks = span.isfinite() & (span > 0) if normalise else span.isfinite()
+    live = torch.nonzero(masks).squeeze(1)    # flat, b·K + k; read back once
+    return _Questions(maps, channels, live, *_distinct(maps, live, live // channels))
 
 
 def perturbed_scores(
@@ -208,8 +255,8 @@ def perturbed_scores(
     # As the buffer lies, so that nothing is laid out anew in each chunk.
     images, baselines = (t.contiguous(memory_format=torch.channels_last) for t in (images, baselines))
 
-    def write(numbers: Tensor, rows: Tensor, out: Tensor) -> None:
-        perturb_batch(images, baselines, ranks, counts[numbers], rows, out=out)
+    def write(numbers: Sequence[int], here: Tensor, out: Tensor) -> None:
+        perturb_batch(images, baselines, ranks, counts[here], rows[here], out=out)
 
     return _ask(model, images, rows, write, targets, kind, precision, chunk, progress, "perturbed")
 
@@ -218,7 +265,7 @@ def _ask(
     model: nn.Module,
     images: Tensor,
     rows: Tensor,
-    write: Callable[[Tensor, Tensor, Tensor], None],
+    write: Callable[[Sequence[int], Tensor, Tensor], None],
     targets: targets_.Targets,
     kind: targets_.Kind,
     precision: str,
@@ -228,23 +275,25 @@ def _ask(
 ) -> Answers:
     """The score of each of N pictures, written and asked about a chunk at a time.
 
-    rows: (N,), which image each picture is made of. write(numbers, rows, out) fills the buffer with the
-    pictures of these numbers, 0 … N - 1. what: is done to the pictures, for the progress bar.
+    rows: (N,), which image each picture is made of. write(numbers, here, out) fills the buffer with the
+    pictures of these ascending numbers, 0 … N - 1; `here` are the same on the device. what: is done to the
+    pictures, for the progress bar.
     """
     size = chunk_size(chunk, images)
     forwards = 0
 
-    def ask(numbers: Tensor, dtype: torch.dtype) -> Tensor:
+    def ask(numbers: Sequence[int], dtype: torch.dtype) -> Tensor:
         """The scores of the pictures of these numbers."""
         nonlocal size, forwards
+        here = torch.as_tensor(numbers, dtype=torch.int64, device=images.device)
         answers = torch.empty(len(numbers), device=images.device)
         network = _Network(model, images, len(numbers))
         start = 0
         while start < len(numbers):
-            part = numbers[start : start + size]
+            part = here[start : start + size]
             try:
                 buffer = network.buffer(len(part), size, dtype)
-                write(part, rows[part], buffer)
+                write(numbers[start : start + size], part, buffer)
                 output = network(buffer)
             except torch.OutOfMemoryError:
                 if chunk != "auto" or size == 1:
@@ -261,13 +310,13 @@ def _ask(
     dtype = (fast_dtype(images.device) if precision == "fast" else None) or images.dtype
     bar = progress_bar(len(rows), progress, f"{what} images")
     with frozen_eval(model), torch.inference_mode(), bar:
-        numbers = torch.arange(len(rows), device=images.device)
+        everything = range(len(rows))
         if dtype == images.dtype:
-            answers = ask(numbers, dtype)
+            answers = ask(everything, dtype)
         else:
             with torch.autocast(images.device.type, dtype), _HeadInFloat32():
-                answers = ask(numbers, dtype)
-            overflowed = torch.nonzero(~answers.isfinite()).squeeze(1)
+                answers = ask(everything, dtype)
+            overflowed = torch.nonzero(~answers.isfinite()).squeeze(1).tolist()
             answers[overflowed] = ask(overflowed, images.dtype)
     return Answers(_ordinary(answers), forwards, dtype)
 

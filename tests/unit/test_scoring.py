@@ -367,6 +367,54 @@ def test_one_buffer_in_channels_last_memory():
     assert len(places) == 3 and len(set(places)) == 1 and places[0][1]
 
 
+def test_masks_of_several_layers_are_one_stream():
+    """Chunks run across layers of different sizes; each mask still meets its own image, and none is lost."""
+    model, images = Plain(), random(2, 3, 8, 6)
+    layers = [random(2, 5, 4, 3, seed=2), random(2, 3, 7, 7, seed=3), random(2, 4, 2, 2, seed=4)]
+    layers[1][0, 1] = 0
+    layers[2][1, 3] = layers[2][1, 0]
+    resolved = targets.resolve([0, 2], torch.zeros(2, 3))
+    got = scoring.masked_scores(model, images, layers, resolved, chunk=4)
+    assert model.batches == [4] * 5 + [2] and got.forwards == 2 * 12 - 2
+    assert torch.nonzero(got.skipped).tolist() == [[0, 6]]
+    expected = torch.cat([slow_values(model, images, layer, [0, 2]) for layer in layers], 1)
+    expected[0, 6] = 0
+    torch.testing.assert_close(got.values, expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("order", scoring.ORDERS)
+def test_masks_that_are_masks_already(order):
+    """Enlarged and nothing else; constant ones are masks, too: 1 shows the image itself and 0 nothing of it."""
+    model, images, masks = Plain(), random(1, 3, 7, 5), torch.rand(1, 4, 3, 3) * 0.5
+    masks[0, 1], masks[0, 2], masks[0, 3, 1, 1] = 1, 0, float("nan")
+    got = scoring.masked_scores(model, images, masks, [1], order=order, normalise=False)
+    large = F.interpolate(masks[:, :3], (7, 5), mode="bilinear", align_corners=False)[0, :, None]
+    expected = torch.stack([model(images)[0, 1], model(images * large[0])[0, 1], model.head.bias[1]]).detach()
+    torch.testing.assert_close(got.values[0, [1, 0, 2]], expected, atol=1e-6, rtol=0)
+    assert got.skipped.tolist() == [[False, False, False, True]] and got.forwards == 1 + 3
+
+
+def test_an_overflow_in_a_later_layer_is_asked_again(monkeypatch):
+    """In its own precision and under its own mask, though the numbers asked again have gaps."""
+
+    class Loud(Plain):
+        def forward(self, images):
+            self.batches.append(len(images))
+            return (images * 1000).sum((2, 3))
+
+    monkeypatch.setattr(scoring, "fast_dtype", lambda device: torch.float16)
+    hole = torch.zeros(1, 1, 3, 3)
+    hole[..., 0, 0] = 1
+    model, images = Loud(), torch.ones(1, 3, 16, 16)
+    layers = [torch.cat([random(1, 2, 3, 3), hole], 1), random(1, 3, 5, 4, seed=2)]
+    resolved = targets.resolve(0, torch.zeros(1, 3))
+    exact = scoring.masked_scores(model, images, layers, resolved)
+    model.batches.clear()
+    fast = scoring.masked_scores(model, images, layers, resolved, precision="fast", chunk=4)
+    assert model.batches == [4, 2, 4, 1] and fast.forwards == 11 and not fast.skipped.any()
+    torch.testing.assert_close(fast.values, exact.values, rtol=2e-3, atol=0)
+
+
 def ranks(values):
     """Equal values share the mean of their places, as Spearman has it."""
     _, place = values.unique(return_inverse=True)
