@@ -10,6 +10,7 @@ from .guided_ig import guided_ig
 from .integrated_grad_cam import integrated_grad_cam
 from .integrated_gradients import integrated_gradients
 from .layer_cam import layer_cam
+from .poly_cam import poly_cam
 from .score_cam import score_cam
 
 __all__ = [
@@ -22,5 +23,6 @@ __all__ = [
     "integrated_grad_cam",
     "integrated_gradients",
     "layer_cam",
+    "poly_cam",
     "score_cam",
 ]
