@@ -21,7 +21,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=style)
     parser.add_argument("names", nargs="*", help='which chapters, for example "01 02"; all when left out')
     parser.add_argument("--networks", nargs="+", help="which of the networks; all when left out")
-    parser.add_argument("--count", type=int, default=evidence.COUNT, help=f"pictures ({evidence.COUNT})")
+    parser.add_argument("--count", type=int, help="pictures; the chapter's own number when left out")
     parser.add_argument("--real", type=Path, help="folder of real pictures and their network")
     parser.add_argument("--folder", type=Path, default=evidence.FOLDER, help="where to store the tables")
     parser.add_argument("--cache", type=Path, default=evidence.ROOT / "build" / "evidence")
