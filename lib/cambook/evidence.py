@@ -38,6 +38,17 @@ CURVES = (
     functools.partial(metrics.insertion, steps=32),
     functools.partial(metrics.deletion, steps=32),
 )
+# What the papers of GIG-CAM and its fusion report; and the energy in the exact masks, which photos lack.
+LOCALISATION = (
+    metrics.pointing_game,
+    metrics.energy_in_box,
+    metrics.energy_pointing_game,
+    metrics.average_drop,
+    metrics.increase,
+)
+# The other readings of GIG-CAM, in a fifth of its 50 steps: in 50 they would take a core two hours. GIG-CAM
+# itself stands beside them with both, because an adaptive path with fewer steps is another path.
+GIG_CAM_IN_10 = functools.partial(methods.gig_cam, steps=10)
 
 
 @dataclass(frozen=True)
@@ -61,6 +72,25 @@ CHAPTERS = {
             methods.score_cam,
             score_cam_probability=functools.partial(methods.score_cam, weighting="probability"),
         )
+    ),
+    "03_gig_path": Chapter(
+        {
+            "grad_cam": methods.grad_cam,
+            # A straight path stays straight in fewer steps: those of 10 and 50 agree to 0.01 in all means.
+            "integrated_grad_cam": functools.partial(methods.integrated_grad_cam, steps=10),
+            "straight_A2": functools.partial(GIG_CAM_IN_10, fraction=1.0),
+            "gig_cam": methods.gig_cam,
+            "gig_cam_in_10": GIG_CAM_IN_10,
+            **{
+                f"guide_{guide}": functools.partial(GIG_CAM_IN_10, guide=guide)
+                for guide in ("input_grad_pixel", "cam_low", "cam_high", "features")
+            },
+            **{
+                f"sum_{accumulation}": functools.partial(GIG_CAM_IN_10, accumulation=accumulation)
+                for accumulation in ("A1", "A2e", "A4")
+            },
+        },
+        LOCALISATION,
     ),
     "08_measuring_explanations": Chapter(
         _rows(methods.grad_cam, methods.grad_cam_pp, methods.layer_cam, methods.score_cam),

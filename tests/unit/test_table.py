@@ -72,24 +72,26 @@ class TestNumbers:
         given = scenes()
         wanted = [metrics.pointing_game, metrics.energy_pointing_game, metrics.energy_in_part,
                   metrics.average_drop, metrics.increase]    # fmt: skip
-        got = metrics.table(net, [methods.grad_cam], given)
+        assert tuple(wanted) == table_.METRICS
+        wanted.append(metrics.energy_in_box)
+        got = metrics.table(net, [methods.grad_cam], given, metrics=wanted)
         assert list(got.frame.columns) == ["method", "control", "metric", "image", "value"]
         assert list(got.frame["method"].unique()) == ["grad_cam", *controls.CONTROLS]
         assert list(got.frame["metric"].unique()) == [metric.__name__ for metric in wanted] + COSTS
         assert set(got.frame[got.frame["control"]]["method"]) == set(controls.CONTROLS)
-        assert len(got.frame) == 8 * 7 * 5
+        assert len(got.frame) == 8 * 8 * 5
 
         images = torch.cat([net.preprocessing(scene.image) for scene in given])
         targets = [scene.label for scene in given]
-        masks, parts = (
+        masks, boxes, parts = (
             torch.stack([getattr(example(scene, net.preprocessing), field) for scene in given])
-            for field in ("mask", "part")
+            for field in ("mask", "box", "part")
         )
         for method in (methods.grad_cam, partial(controls.exact_mask, masks=masks), controls.random):
             maps = method(net, images, targets).map
             name = storage.unwrap(method).__name__
             for metric in wanted:
-                asked = {"maps": maps, "masks": masks, "parts": parts}
+                asked = {"maps": maps, "masks": masks, "boxes": boxes, "parts": parts}
                 if "model" in metric.__code__.co_varnames:
                     asked = {"model": net, "images": images, "maps": maps, "targets": targets}
                 asked = {key: value for key, value in asked.items() if key in metric.__code__.co_varnames}
@@ -159,6 +161,23 @@ class TestGroundTruth:
             assert np.array_equal(got.part.numpy(), expected)
             assert bool(parts) == bool(got.part.any())
 
+    def test_the_box_of_a_scene_is_that_of_the_class_alone_and_the_tightest(self):
+        for seed, names in ((5, ("cat", "rocket")), (6, ("rabbit", "rabbit"))):
+            scene = world.scene(seed, names)
+            got = example(scene, models.load("tiny_vgg").preprocessing)
+            expected = np.zeros((128, 128), bool)
+            for thing in scene.objects[: 1 if names[1] == "rocket" else 2]:
+                rows, columns = thing.mask.nonzero()
+                expected[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1] = True
+            assert np.array_equal(got.box.numpy(), expected) and not (got.mask & ~got.box).any()
+            assert got.box.sum() > got.mask.sum()
+
+    def test_the_box_of_a_scene_takes_the_way_of_the_pixels(self):
+        scene = world.scene(3, ("cat",))
+        got = example(scene, Preprocessing(0.5, 0.5, resize=64, crop=48))
+        expected = metrics.box_masks([[[edge / 2 - 8 for edge in scene.objects[0].box]]], (48, 48))[0]
+        assert torch.equal(got.box, expected) and got.box.any()
+
     def test_masks_take_the_way_of_the_pixels(self):
         scene = world.scene(3)
         halved = Preprocessing(0.5, 0.5, resize=64, crop=48)
@@ -176,6 +195,7 @@ class TestGroundTruth:
         expected = torch.zeros(10, 10, dtype=torch.bool)
         expected[2:5, 2:6] = True
         assert torch.equal(got.mask, expected) and got.target == 7 and not got.part.any()
+        assert torch.equal(got.box, expected)
         outside = example(metrics.Picture("two", photo, 7, [(0, 0, 8, 20)]), half)
         assert not outside.mask.any(), "what the crop cut off was kept"
 

@@ -23,7 +23,7 @@ from .road import RoadResult, road
 from .sanity import RandomisationResult, cascading_randomisation, spearman, ssim
 from .stability import SensitivityResult, max_sensitivity
 from .summary import Table, read_table
-from .table import energy_in_part, table
+from .table import energy_in_box, energy_in_part, table
 
 __all__ = [
     "ADCCResult",
@@ -46,6 +46,7 @@ __all__ = [
     "controls",
     "deletion",
     "difficult",
+    "energy_in_box",
     "energy_in_part",
     "energy_pointing_game",
     "increase",

@@ -30,16 +30,18 @@ class Picture:
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """One picture in a network's input: image (3, H, W), normalised; mask and part (H, W) bool.
+    """One picture in a network's input: image (3, H, W), normalised; mask, box and part (H, W) bool.
 
-    mask: the objects of the class `target`; part: what of them tells the class from its sibling, empty where
-    that is not known. Both are empty where the network's crop has left nothing of them.
+    mask: the objects of the class `target`; box: their boxes, filled, which are the mask of a photograph;
+    part: what of them tells the class from its sibling, empty where that is not known. All are empty where
+    the network's crop has left nothing of them.
     """
 
     name: str
     image: Tensor
     target: int
     mask: Tensor
+    box: Tensor
     part: Tensor
 
 
@@ -50,24 +52,32 @@ def example(item: Scene | Picture, preprocessing: Preprocessing) -> Example:
     with the nearest neighbour instead of a mean, so that they stay masks.
     """
     if isinstance(item, Scene):
+        image = preprocessing(item.image)[0]
+        boxes = [thing.box for thing in item.objects if thing.label == item.label]
         return Example(
             name=f"{item.seed} {'+'.join(CLASSES[label] for label in item.labels)}",
-            image=preprocessing(item.image)[0],
+            image=image,
             target=item.label,
             mask=_seen(item.mask(), preprocessing),
+            box=_filled(boxes, item.image, image, preprocessing),
             part=_seen(_distinguishing(item), preprocessing),
         )
     if isinstance(item, Picture):
         photo = item.photo if isinstance(item.photo, np.ndarray) else np.asarray(open_photo(item.photo))
         image = preprocessing(photo)[0]
-        height, width = photo.shape[:2]
-        boxes = [preprocessing.box(box, width, height) for box in item.boxes]
-        (mask,) = box_masks([boxes], tuple(image.shape[1:]))
-        return Example(item.name, image, item.target, mask, part=torch.zeros_like(mask))
+        box = _filled(item.boxes, photo, image, preprocessing)
+        return Example(item.name, image, item.target, mask=box, box=box, part=torch.zeros_like(box))
     raise TypeError(
         "A table is made of scenes (world.scene) or pictures (metrics.Picture), not of "
         f"{type(item).__name__}."
     )
+
+
+def _filled(boxes: Sequence, photo: np.ndarray, image: Tensor, preprocessing: Preprocessing) -> Tensor:
+    """Boxes of a photo (H, W, 3), filled, in the input (3, h, w) that was made of it: (h, w) bool."""
+    height, width = photo.shape[:2]
+    seen = [preprocessing.box(box, width, height) for box in boxes]
+    return box_masks([seen], tuple(image.shape[1:]))[0]
 
 
 def _distinguishing(scene: Scene) -> np.ndarray:

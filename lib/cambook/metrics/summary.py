@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 COSTS = ("forwards", "seconds")
 LOWER_IS_BETTER = {"average_drop", "deletion", "max_sensitivity"}
 HIGHER_IS_BETTER = {
-    "pointing_game", "energy_pointing_game", "energy_in_part", "relevance_rank", "increase", "average_gain",
-    "average_drop_in_deletion", "adcc", "insertion", "road",
+    "pointing_game", "energy_pointing_game", "energy_in_box", "energy_in_part", "relevance_rank", "increase",
+    "average_gain", "average_drop_in_deletion", "adcc", "insertion", "road",
 }  # fmt: skip
 # Below this number of images a table says that they are few: an interval is then wide as a rule.
 FEW = 100

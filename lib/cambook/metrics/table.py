@@ -27,7 +27,7 @@ from .summary import Table, import_pandas
 # Scenes that are explained together, and lost together when a table is interrupted.
 CHUNK = 10
 # What a metric may ask for by the names of its parameters.
-GIVEN = ("method", "model", "images", "targets", "maps", "masks", "parts")
+GIVEN = ("method", "model", "images", "targets", "maps", "masks", "boxes", "parts")
 
 
 def energy_in_part(maps: Tensor, parts: Tensor) -> EnergyResult:
@@ -37,6 +37,15 @@ def energy_in_part(maps: Tensor, parts: Tensor) -> EnergyResult:
     part are excluded.
     """
     return energy_pointing_game(maps, parts)
+
+
+def energy_in_box(maps: Tensor, boxes: Tensor) -> EnergyResult:
+    """Which share of the map's sum lies in the objects' boxes?
+
+    As `energy_pointing_game`, with boxes (B, H, W) bool, filled, in the masks' place: what papers report,
+    whose pictures have no masks.
+    """
+    return energy_pointing_game(maps, boxes)
 
 
 METRICS = (pointing_game, energy_pointing_game, energy_in_part, average_drop, increase)
@@ -58,9 +67,9 @@ def table(
     methods: functions of `cambook.methods`, or name → function; options by functools.partial.
     scenes: of the picture world, or `Picture`s with boxes; all of one size in the network's input.
     metrics: functions, or name → function; options by functools.partial. A metric gets what its parameters
-        name: maps, masks, parts (that distinguish sibling classes), model, images, targets, method. By
-        default the pointing game, the energy in the mask and in the part, drop and increase. Where no scene
-        has a distinguishing part, a metric of parts is left out.
+        name: maps, masks, boxes (filled), parts (that distinguish sibling classes), model, images, targets,
+        method. By default the pointing game, the energy in the mask and in the part, drop and increase.
+        Where no scene has a distinguishing part, a metric of parts is left out.
     controls: also all degenerate maps of `metrics.controls`, among them the exact mask. With False those that
         are among the methods.
     cache: a folder that keeps one small file for each row and ten scenes, so that an interrupted table goes
@@ -177,8 +186,9 @@ def _measure(
 ) -> dict:
     """Values of all columns for the images of one chunk, and the choices that the method reports."""
     device = _device(model)
-    images, masks, parts = (
-        torch.stack([getattr(one, field) for one in chunk]).to(device) for field in ("image", "mask", "part")
+    images, masks, boxes, parts = (
+        torch.stack([getattr(one, field) for one in chunk]).to(device)
+        for field in ("image", "mask", "box", "part")
     )
     targets = [one.target for one in chunk]
     if "masks" in inspect.signature(method).parameters:
@@ -186,7 +196,7 @@ def _measure(
     start = _now(device)
     explanation = explain(method, model, images, targets)
     seconds = _now(device) - start
-    values = (method, model, images, targets, explanation.map, masks, parts)
+    values = (method, model, images, targets, explanation.map, masks, boxes, parts)
     given = dict(zip(GIVEN, values, strict=True))
     found = {}
     for name, metric in columns.items():
@@ -224,7 +234,7 @@ class _Cache:
             {name: [describe_function(metric), sources(metric)] for name, metric in columns.items()},
         ]
         self.chunks = [
-            digest(*(x for one in chunk for x in (one.image, one.target, one.mask, one.part)))
+            digest(*(x for one in chunk for x in (one.image, one.target, one.mask, one.box, one.part)))
             for chunk in chunks
         ]
 
