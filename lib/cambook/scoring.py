@@ -48,12 +48,14 @@ class MaskedScores:
     values: (B, K) float32, the score of image b under mask k; 0 where skipped. Masks of several layers stand
         side by side, in the order in which they were given.
     skipped: (B, K) bool, masks that do not exist (a constant channel has no min-max) or gave no finite score.
+    classes: (B, K) int64, which class the network takes image b under mask k for; -1 where skipped.
     forwards: how many images went through the network.
     dtype: what the network's convolutions and matrix products were computed in.
     """
 
     values: Tensor
     skipped: Tensor
+    classes: Tensor
     forwards: int
     dtype: torch.dtype
 
@@ -63,11 +65,13 @@ class Answers:
     """What the network answered about N pictures.
 
     values: (N,) float32, the score of each picture; NaN or infinite where the network's answer is.
+    classes: (N,) int64, which class the network takes each picture for.
     forwards: how many images went through the network.
     dtype: what the network's convolutions and matrix products were computed in.
     """
 
     values: Tensor
+    classes: Tensor
     forwards: int
     dtype: torch.dtype
 
@@ -184,13 +188,16 @@ def masked_scores(
                 begin = stop
 
         got = _ask(model, images, rows, write, targets, kind, precision, chunk, progress, "masked")
-        parts = got.values.split([len(each.asked) for each in questions])
-        values, skipped = (
+        counts = [len(each.asked) for each in questions]
+        parts = got.values.split(counts), got.classes.split(counts)
+        values, skipped, classes = (
             torch.cat([tensor.view(len(images), -1) for tensor in tensors], 1)
-            for tensors in zip(*map(_Questions.answer, questions, parts), strict=True)
+            for tensors in zip(*map(_Questions.answer, questions, *parts), strict=True)
         )
 
-    return MaskedScores(_ordinary(values), _ordinary(skipped), forwards + got.forwards, got.dtype)
+    return MaskedScores(
+        _ordinary(values), _ordinary(skipped), _ordinary(classes), forwards + got.forwards, got.dtype
+    )
 
 
 @dataclass(frozen=True)
@@ -207,13 +214,15 @@ class _Questions:
     asked: Tensor
     asked_by: Tensor
 
-    def answer(self, scores: Tensor) -> tuple[Tensor, Tensor]:
-        """Value and whether it is skipped, both (B·K,), from the scores of what was asked."""
+    def answer(self, scores: Tensor, named: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Value, whether it is skipped, and class, all (B·K,), from the answers to what was asked."""
         values = scores.new_zeros(len(self.maps))
         skipped = torch.ones_like(values, dtype=torch.bool)
         values[self.live] = scores.nan_to_num(0, 0, 0)[self.asked_by]
         skipped[self.live] = ~scores.isfinite()[self.asked_by]
-        return values, skipped
+        classes = torch.full_like(skipped, -1, dtype=torch.int64)
+        classes[self.live] = named[self.asked_by]
+        return values, skipped, classes.masked_fill(skipped, -1)
 
 
 def _questions(maps: Tensor, normalise: bool) -> _Questions:
@@ -223,6 +232,11 @@ def _questions(maps: Tensor, normalise: bool) -> _Questions:
     masks = span.isfinite() & (span > 0) if normalise else span.isfinite()
     live = torch.nonzero(masks).squeeze(1)    # flat, b·K + k; read back once
     return _Questions(maps, channels, live, *_distinct(maps, live, live // channels))
+
+
+def top_class(output: Tensor) -> Tensor:
+    """Which class the network takes each image for: (N, C) → (N,); 0 where it returns one number an image."""
+    return output.reshape(len(output), -1).argmax(1)
 
 
 def perturbed_scores(
@@ -282,11 +296,12 @@ def _ask(
     size = chunk_size(chunk, images)
     forwards = 0
 
-    def ask(numbers: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """The scores of the pictures of these numbers."""
+    def ask(numbers: Sequence[int], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """The scores of the pictures of these numbers, and what the network takes them for."""
         nonlocal size, forwards
         here = torch.as_tensor(numbers, dtype=torch.int64, device=images.device)
         answers = torch.empty(len(numbers), device=images.device)
+        classes = torch.empty(len(numbers), dtype=torch.int64, device=images.device)
         network = _Network(model, images, len(numbers))
         start = 0
         while start < len(numbers):
@@ -302,23 +317,24 @@ def _ask(
                 size = size // 2
                 continue
             answers[start : start + len(part)] = targets.score(output.float(), rows[part], kind).float()
+            classes[start : start + len(part)] = top_class(output)
             start += len(part)
             bar.update(len(part))
         forwards += len(numbers)
-        return answers
+        return answers, classes
 
     dtype = (fast_dtype(images.device) if precision == "fast" else None) or images.dtype
     bar = progress_bar(len(rows), progress, f"{what} images")
     with frozen_eval(model), torch.inference_mode(), bar:
         everything = range(len(rows))
         if dtype == images.dtype:
-            answers = ask(everything, dtype)
+            answers, classes = ask(everything, dtype)
         else:
             with torch.autocast(images.device.type, dtype), _HeadInFloat32():
-                answers = ask(everything, dtype)
+                answers, classes = ask(everything, dtype)
             overflowed = torch.nonzero(~answers.isfinite()).squeeze(1).tolist()
-            answers[overflowed] = ask(overflowed, images.dtype)
-    return Answers(_ordinary(answers), forwards, dtype)
+            answers[overflowed], classes[overflowed] = ask(overflowed, images.dtype)
+    return Answers(_ordinary(answers), _ordinary(classes), forwards, dtype)
 
 
 def _check_precision(precision: str) -> None:

@@ -63,6 +63,28 @@ def test_values_are_the_definition(kind, order, align_corners):
     assert got.values.dtype == torch.float32 and not got.skipped.any()
 
 
+def test_what_the_network_takes_each_masked_image_for():
+    """Its greatest output, whatever the target; -1 for a mask that does not exist; for equal masks the same."""
+    model, images, maps = Plain(), 20 * random(2, 3, 6, 9), random(2, 5, 6, 9, seed=2)
+    maps[0, 3], maps[1, 2] = 1, maps[1, 0]
+    got = scoring.masked_scores(model, images, maps, [2, 0], chunk=3)
+    masks = (maps - maps.amin((2, 3), keepdim=True)) / (maps.amax((2, 3)) - maps.amin((2, 3)))[..., None, None]
+    expected = model((images[:, None] * masks[:, :, None]).flatten(0, 1)).argmax(1).view(2, 5)
+    expected[0, 3] = -1
+    assert got.classes.tolist() == expected.tolist() and len(expected.unique()) > 2
+    several = scoring.masked_scores(model, images, [maps[:, :2], maps[:, 2:]], [2, 0])
+    assert torch.equal(several.classes, got.classes)
+
+
+def test_one_number_an_image_is_no_class():
+    class Sum(nn.Module):
+        def forward(self, images):
+            return images.sum((1, 2, 3))
+
+    got = scoring.masked_scores(Sum(), random(2, 3, 6, 9), random(2, 2, 3, 4), lambda row: row.sum())
+    assert got.classes.tolist() == [[0, 0], [0, 0]]
+
+
 @pytest.mark.parametrize("order", scoring.ORDERS)
 @pytest.mark.parametrize("scale", [1e-12, 1e-30])
 def test_weak_channels_have_full_masks(order, scale):
