@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .. import targets as targets_
 from ..activations import check_images
 from ..explanation import PathExplanation
-from . import fusion as fusion_
+from .fusion import STRENGTHS, check_rule, fuse, scale_map
 from .gig_cam import check_choices, walk
 from .paths import Ends, ends, like
 
@@ -61,7 +61,7 @@ def gig_cam_f(
     the network cannot take, and that before any path is made.
     """
     check_choices(guide, accumulation, steps, fraction, max_dist)
-    fusion_.check_rule(fusion, strength)
+    check_rule(fusion, strength)
     scales = _check_scales(scales)
     images = check_images(model, images)
     if baseline is not None:
@@ -77,13 +77,13 @@ def gig_cam_f(
     choices = {"steps": steps, "fraction": fraction, "max_dist": max_dist}
     parts = [walk(journey, guide, accumulation, trace, **choices) for journey in journeys]
     size = images.shape[-2:]
-    maps = [fusion_.scale_map(part.raw, size) for part in parts]
+    maps = [scale_map(part.raw, size) for part in parts]
     grids = [tuple(part.raw.shape[1:]) for part in parts]
-    fused = fusion_.fuse(maps, fusion, strength=strength, grids=grids)
+    fused = fuse(maps, fusion, strength=strength, grids=grids)
 
     kept = {"maps": torch.stack(maps), "fused": torch.stack(fused), "scales": parts} if trace else {}
     chosen = {"scales": scales, "fusion": fusion}
-    chosen["strength"] = fusion_.STRENGTHS[fusion] if strength is None else strength
+    chosen["strength"] = STRENGTHS[fusion] if strength is None else strength
     e = seen.explain(fused[0], trace=kept, **{**parts[0].config, **chosen})
     return PathExplanation(
         **vars(e) | {"forwards": sum(part.forwards for part in parts)},
