@@ -124,9 +124,9 @@ CHAPTERS = {
             functools.partial(metrics.road, fractions=(0.2, 0.5)),
             functools.partial(metrics.max_sensitivity, samples=5),
         ),
-        # Curves, filled holes and draws ask the network 75 times for a map and, for the sensitivity of
-        # Score-CAM, explain six times: 8 to 12 seconds of one core for a scene with all its rows.
-        count=60,
+        # Ten scenes of each kind. Curves, filled holes and draws are dear, and the sensitivity of Score-CAM
+        # explains six times: a scene with all its rows takes a core 8 to 12 seconds.
+        count=30,
     ),
 }
 
