@@ -235,7 +235,8 @@ def guided_ig(device: str, name: str = "resnet18", side: int = SIDE) -> Row:
         return call
 
     return Row(
-        "guided_ig" if name == "resnet18" else f"guided_ig_{name}", f"Guided IG, {STEPS} steps, {name}, {side}², {PATHS} pictures",
+        "guided_ig" if name == "resnet18" else f"guided_ig_{name}",
+        f"Guided IG, {STEPS} steps, {name}, {side}², {PATHS} pictures",
         [Contender("cambook", copied(model, ours))], [Contender("saliency", copied(model, theirs))],
         "theirs / ours", "≥ 4.0",
     )    # fmt: skip
