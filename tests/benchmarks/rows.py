@@ -31,7 +31,7 @@ NO_HALF = "“Fast” is left out: without instructions for half precision it is
 
 @cache
 def network(name: str, device: str) -> nn.Module:
-    """tiny_vgg, or a network of torchvision with random weights: the work is the same as with trained ones."""
+    """tiny_vgg, or a network of torchvision with random weights: the work is the same as with others."""
     if name == "tiny_vgg":
         return models.load(name, device=device)
     torch.manual_seed(0)
@@ -40,7 +40,7 @@ def network(name: str, device: str) -> nn.Module:
 
 @cache
 def pictures(count: int, device: str, side: int = SIDE) -> Tensor:
-    """Scenes of the picture world, normalised, (count, 3, side, side), laid out as torchvision leaves photos."""
+    """Scenes of the picture world, normalised, (count, 3, side, side); NCHW, as torchvision leaves photos."""
     scenes = torch.stack([torch.from_numpy(world.scene(seed).image) for seed in range(count)])
     scaled = nn.functional.interpolate(scenes.permute(0, 3, 1, 2) / 255, (side, side), mode="bilinear")
     return ((scaled - 0.45) / 0.225).contiguous().to(device)
