@@ -7,6 +7,7 @@ from .gig_cam_f import gig_cam_f
 from .grad_cam import grad_cam
 from .grad_cam_pp import grad_cam_pp
 from .guided_ig import guided_ig
+from .increment_cam import increment_cam
 from .integrated_grad_cam import integrated_grad_cam
 from .integrated_gradients import integrated_gradients
 from .layer_cam import layer_cam
@@ -20,6 +21,7 @@ __all__ = [
     "grad_cam",
     "grad_cam_pp",
     "guided_ig",
+    "increment_cam",
     "integrated_grad_cam",
     "integrated_gradients",
     "layer_cam",

@@ -72,7 +72,7 @@ def score_cam(
 
     seen = look("score_cam", model, images, targets, layers, gradients=False, kind=score)
     if weighting == "softmax":
-        baseline_scores, baseline_forwards = _baseline_scores(model, seen, baseline, score)
+        baseline_scores, baseline_forwards = ask_baseline(model, seen, baseline, score)
     masked = scoring.masked_scores(
         model, seen.images, seen.activations, seen.targets,
         kind=score, order=order, align_corners=align_corners, precision=precision, chunk=chunk,
@@ -110,7 +110,7 @@ def channel_softmax(increase: Tensor, skipped: Tensor) -> Tensor:
     return torch.softmax(increase.masked_fill(skipped, float("-inf")), dim=1).masked_fill(skipped, 0)
 
 
-def _baseline_scores(
+def ask_baseline(
     model: nn.Module, seen: Look, baseline: Tensor | None, score: targets_.Kind
 ) -> tuple[Tensor, int]:
     """f_c(X_b) for each image, (B,), and how many images that took: one if all share a baseline."""
