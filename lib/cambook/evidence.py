@@ -103,6 +103,13 @@ CHAPTERS = {
                 for fusion in ("res", "prod", "pow", "ratio", "lap", "avg")
             },
             "fusion_res_quarter": functools.partial(gig_cam_f_by, fusion="res", strength=0.25, steps=10),
+            # The original scale three times: what the rule does to a map that learns nothing new.
+            **{
+                f"itself_{fusion}": functools.partial(
+                    gig_cam_f_by, fusion=fusion, steps=10, scales=(1, 1, 1)
+                )
+                for fusion in ("res", "prod")
+            },
         },
         LOCALISATION,
         # Three scales cost seven times as much as one: 2 seconds of a core for a scene, even in 10 steps.

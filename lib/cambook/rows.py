@@ -1,6 +1,7 @@
 """Rows of the tables of evidence that share what is dear."""
 
 import dataclasses
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 
@@ -9,7 +10,7 @@ from .methods.fusion import STRENGTHS, fuse
 from .methods.gig_cam_f import gig_cam_f
 from .metrics.storage import digest
 
-# By network, pictures and steps: GIG-CAM(F), its maps of the scales, and their grids.
+# By network, pictures, steps and scales: GIG-CAM(F), its maps of the scales, and their grids.
 _seen: dict[tuple, tuple[Explanation, Tensor, list]] = {}
 
 
@@ -21,15 +22,16 @@ def gig_cam_f_by(
     fusion: str,
     strength: float | None = None,
     steps: int = 50,
+    scales: Sequence[float] = (1, 1.5, 2),
 ) -> Explanation:
     """`gig_cam_f`, all but the rule of fusion made once for the same pictures.
 
     Seven paths' cost is spent on the maps of the scales, which all rules have in common. `forwards` are those
     of the whole method; the seconds that a table takes are the whole method's in the first of its rows only.
     """
-    key = (model, digest(images, targets), steps)
+    key = (model, digest(images, targets), steps, scales)
     if key not in _seen:
-        e = gig_cam_f(model, images, targets, steps=steps, trace=True)
+        e = gig_cam_f(model, images, targets, steps=steps, scales=scales, trace=True)
         grids = [tuple(part.raw.shape[1:]) for part in e.trace["scales"]]
         _seen[key] = dataclasses.replace(e, trace={}), e.trace["maps"], grids
     e, maps, grids = _seen[key]
