@@ -20,7 +20,7 @@ VARIANTS = ("plus", "minus", "pm")
 # What maps of a ResNet with bottlenecks can be asked for by name. The official code's search finds the first
 # list: the last ReLU of each stage's first block instead of the stage before, so that 56 × 56 is missing and
 # 7 × 7 is there twice. Its scripts for the ablations write out the second one, in which every step halves.
-# (The search names layer2.0.relu and so on; that module runs three times, and its last output is the block's.)
+# (The search names layer2.0.relu and so on, a module that runs three times; its last output is the block's.)
 LAYER_LISTS = {
     "resnet50_official": ("relu", "layer2.0", "layer3.0", "layer4.0", "layer4"),
     "resnet50_recommended": ("relu", "layer1", "layer2", "layer3", "layer4"),
