@@ -15,7 +15,9 @@ from cambook.models import stage_layers
 from cambook.world import networks
 
 GRADIENT = [methods.grad_cam, methods.grad_cam_pp, methods.layer_cam]
-EVERY = [methods.cam, *GRADIENT, methods.score_cam]
+# The region map of these two is Score-CAM's; `raw` is the map itself.
+UNION = [methods.union_cam, methods.fusion_cam]
+EVERY = [methods.cam, *GRADIENT, methods.score_cam, *UNION]
 by_name = {"ids": lambda value: value.__name__}
 
 
@@ -338,7 +340,7 @@ def test_weak_evidence_is_not_dimmed_and_not_hidden(method):
         model.fc.weight.mul_(1e-6), model.fc.bias.mul_(1e-6)
     weak = method(model, images, 0)
     assert weak.map.max() == 1 and not weak.flat.any()
-    if method is not methods.score_cam:    # there the channel softmax hides the scale
+    if method not in (methods.score_cam, *UNION):    # there the channel softmax hides the scale
         assert weak.raw.abs().max() < 1e-5 * strong.raw.abs().max()
 
 
@@ -377,7 +379,7 @@ def test_dead_and_constant_channels(method, case):
     assert e.map.isfinite().all() and e.raw.isfinite().all()
     if case == "dead layer":
         assert e.flat.all() and e.map.abs().max() == 0
-        assert e.forwards == (4 if method is methods.score_cam else 3)
+        assert e.forwards == (4 if method in (methods.score_cam, *UNION) else 3)
     if case == "dead channel" and method is methods.score_cam:
         e = method(model, images, 0, trace=True)
         assert e.trace["skipped"].tolist() == [[False, True, False, False]] * 2
@@ -474,7 +476,8 @@ def test_layer_that_runs_twice():
 def test_odd_sizes(method, nets):
     """No size is built in, and height is not width."""
     # 64 instead of 512 masks for Score-CAM
-    layer, size = ("layer1", (17, 23)) if method is methods.score_cam else ("layer4", (5, 6))
+    layer, size = ("layer1", (17, 23)) if method in (methods.score_cam, *UNION) else ("layer4", (5, 6))
+    size = (65, 91) if method in UNION else size
     e = method(nets["tiny_resnet"], random(1, 3, 65, 91), 3, layers=layer)
     assert e.map.shape == (1, 65, 91) and e.raw.shape == (1, *size)
 
@@ -490,7 +493,8 @@ def test_the_map_lies_where_the_evidence_is():
     images[0, :, 2, 16] = 1
     for method in EVERY:
         e = method(model, images, 0)
-        assert e.raw[0].argmax() == 1 * 10 + 8
+        if method not in UNION:
+            assert e.raw[0].argmax() == 1 * 10 + 8
         row, column = divmod(int(e.map[0].argmax()), 20)
         assert row in (2, 3) and column in (16, 17)
 

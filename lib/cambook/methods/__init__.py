@@ -2,6 +2,7 @@
 `f(model, images, targets=None, *, layers="auto", …)`; those of the input's pixels without `layers`."""
 
 from .cam import cam
+from .fusion_cam import fusion_cam
 from .gig_cam import gig_cam
 from .gig_cam_f import gig_cam_f
 from .grad_cam import grad_cam
@@ -13,9 +14,11 @@ from .integrated_gradients import integrated_gradients
 from .layer_cam import layer_cam
 from .poly_cam import poly_cam
 from .score_cam import score_cam
+from .union_cam import union_cam
 
 __all__ = [
     "cam",
+    "fusion_cam",
     "gig_cam",
     "gig_cam_f",
     "grad_cam",
@@ -27,4 +30,5 @@ __all__ = [
     "layer_cam",
     "poly_cam",
     "score_cam",
+    "union_cam",
 ]
