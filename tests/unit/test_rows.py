@@ -1,10 +1,14 @@
 """Rows that share their work say what the method itself says."""
 
+import warnings
+
 import pytest
 import torch
 
 from cambook import methods, models, rows
+from cambook.explanation import minmax
 from cambook.methods.fusion import STRENGTHS
+from cambook.methods.increment_cam import two_phases
 from cambook.world import networks
 
 
@@ -35,3 +39,41 @@ def test_fused_by_each_rule_from_the_same_paths(net, monkeypatch):
         e = rows.gig_cam_f_by(net, pictures, classes, fusion="res", steps=steps, scales=scales)
         assert torch.equal(e.map, methods.gig_cam_f(net, pictures, classes, steps=steps, scales=scales).map)
     assert len(asked) == 5
+
+
+@pytest.mark.parametrize("side", [None, 0.5, 1])
+def test_phases_merged_in_each_way_from_the_same_answers(net, side, monkeypatch):
+    """As `increment_cam` with that choice, asked once for a network, pictures, classes and a size."""
+    images, asked = torch.randn(2, 3, 64, 72, generator=torch.Generator().manual_seed(3)), []
+    monkeypatch.setattr(rows, "_phases", {})
+    monkeypatch.setattr(rows, "two_phases", lambda *args, **kw: asked.append(1) or two_phases(*args, **kw))
+    size = {None: "activation", 0.5: 32, 1: "input"}[side]
+    for choice in ({"merge": "weights"}, {"merge": "self_scored"}, {"lam": 0}, {"regularise": "shrink"}):
+        e = rows.increment_cam_by(net, images, [1, 2], side=side, **choice)    # silent where 4×4 is refused
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            want = methods.increment_cam(net, images, [1, 2], phase2_size=size, **choice)
+        assert torch.equal(e.map, want.map) and torch.equal(e.raw, want.raw) and e.forwards == want.forwards
+        kept = dict(want.config)
+        del kept["chunk"], kept["precision"]    # whoever asks for a row does not choose these
+        assert e.config == kept and not e.trace
+    assert len(asked) == 1
+    one, other = (rows.increment_cam_by(net, images, classes, side=side) for classes in ([1, 2], [2, 1]))
+    assert len(asked) == 2 and not torch.equal(one.map, other.map)
+
+
+def test_few_channels_are_as_good_as_the_others_never_asked(net):
+    """The quarter of largest variance: their scores alone in the softmax, and their passes alone counted."""
+    images = torch.randn(2, 3, 64, 72, generator=torch.Generator().manual_seed(3))
+    every = rows.increment_cam_by(net, images, [1, 2], side=1, lam=0)
+    e = rows.increment_cam_by(net, images, [1, 2], side=1, lam=0, channels=0.25)
+    both = two_phases(net, images, [1, 2], phase2_size="input", progress=False)
+    dropped = 0
+    for b in range(2):
+        A, z, live = both.seen.activations[b], both.masked.values[b], ~both.masked.skipped[b]
+        few = sorted(torch.nonzero(live)[:, 0].tolist(), key=lambda k: -float(A[k].var()))
+        few, dropped = few[: -(-len(few) // 4)], dropped + len(few) - -(-len(few) // 4)
+        beta = z[few].softmax(0)
+        torch.testing.assert_close(e.raw[b], minmax((beta[:, None, None] * A[few]).sum(0).relu()[None])[0])
+    assert e.forwards == every.forwards - dropped and dropped > 10
+    assert not torch.equal(e.map, every.map)

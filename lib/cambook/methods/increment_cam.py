@@ -119,71 +119,135 @@ def increment_cam(
 
     Raises ValueError or TypeError, in one sentence, for what does not fit.
     """
-    _check(phase2_feed, score, merge, lam, regularise, strength)
+    check_merge(merge, lam, regularise, strength)
+    both = two_phases(
+        model, images, targets, layers, phase2_size=phase2_size, phase2_feed=phase2_feed, score=score,
+        precision=precision, chunk=chunk, progress=progress,
+    )    # fmt: skip
+    return merge_phases(model, both, merge, lam, regularise, strength, trace)
+
+
+@dataclass(frozen=True)
+class Phases:
+    """Phases 1 and 2, before they are merged.
+
+    alpha, beta: (B, K). phase1, phase2: N(G) and N(S), (B, h, w). pictures: the small ones, (B, C, …), and
+    output: what the network says about them without a mask. masked: what it says about them with one.
+    forwards: after Phase 1. config: what was chosen.
+    """
+
+    seen: Look
+    alpha: Tensor
+    phase1: Tensor
+    pictures: Tensor
+    output: Tensor
+    masked: scoring.MaskedScores
+    beta: Tensor
+    phase2: Tensor
+    forwards: int
+    config: dict
+
+
+def two_phases(
+    model: nn.Module,
+    images: Tensor,
+    targets=None,
+    layers="auto",
+    *,
+    phase2_size: str | int = "activation",
+    phase2_feed: str = "native",
+    score: str = "logit_softmax",
+    **asking,
+) -> Phases:
+    """The part of `increment_cam` that asks the network, with its arguments."""
+    _check_choices(phase2_feed=(phase2_feed, FEEDS), score=(score, SCORES))
     seen = look("increment_cam", model, images, targets, layers, gradients=True)
     alpha = seen.gradients.mean((2, 3))    # (B, K)
-    phase1 = minmax(_sum(alpha, seen.activations).relu())
 
     size = _size(phase2_size, seen.images, seen.activations)
     network = _Enlarging(model, seen.images.shape[-2:]) if phase2_feed == "upsample" else model
     pictures, output, asked = _shrink(network, seen.images, size, seen.output)
     masked = scoring.masked_scores(
-        network, pictures, seen.activations, seen.targets,
-        kind=SCORES[score], precision=precision, chunk=chunk, progress=progress,
-    )    # fmt: skip
+        network, pictures, seen.activations, seen.targets, kind=SCORES[score], **asking
+    )
     beta, more = _weights(network, replace(seen, images=pictures), masked, score)
     # A channel that is skipped for being non-finite must not come back as 0 · ∞.
-    phase2 = minmax(_sum(beta, seen.activations.nan_to_num(0, 0, 0)).relu())
+    finite = seen.activations.nan_to_num(0, 0, 0)
+    return Phases(
+        seen=seen,
+        alpha=alpha,
+        phase1=minmax(_sum(alpha, seen.activations).relu()),
+        pictures=pictures,
+        output=output,
+        masked=masked,
+        beta=beta,
+        phase2=minmax(_sum(beta, finite).relu()),
+        forwards=asked + masked.forwards + more,
+        config={
+            "phase2_size": phase2_size,
+            "phase2_used": tuple(pictures.shape[-2:]),
+            "phase2_feed": phase2_feed,
+            "score": score,
+            "order": "upsample_normalise",
+            **{name: asking[name] for name in ("chunk", "precision") if name in asking},
+            "dtype": str(masked.dtype).removeprefix("torch."),
+        },
+    )
 
-    asked += masked.forwards + more
+
+def merge_phases(
+    model: nn.Module,
+    both: Phases,
+    merge: str = "maps",
+    lam: float = LAM,
+    regularise: str = "minmax",
+    strength: float | None = None,
+    trace: bool = False,
+) -> IncrementExplanation:
+    """The rest of `increment_cam`, Phase 3, with its arguments; only "self_scored" asks the network."""
+    check_merge(merge, lam, regularise, strength)
+    seen, forwards = both.seen, both.forwards
     if merge == "maps":
-        merged = lam * phase1 + (1 - lam) * phase2
+        merged = lam * both.phase1 + (1 - lam) * both.phase2
     elif merge == "self_scored":
-        maps = torch.stack([phase1, phase2], 1)
+        maps = torch.stack([both.phase1, both.phase2], 1)
         gains, more = _gains(model, seen, maps)
         merged = weighted_sum(gains, maps)
-        asked += more
+        forwards += more
     elif merge == "weights":
-        merged = _sum(_shares(alpha) + beta, seen.activations)
+        merged = _sum(_shares(both.alpha) + both.beta, seen.activations)
     else:
-        merged = _sum(alpha * (1 + _between_channels(masked)), seen.activations)
+        merged = _sum(both.alpha * (1 + _between_channels(both.masked)), seen.activations)
 
     parts = {
-        "alpha": alpha,
-        "beta": beta,
-        "masked_scores": masked.values,
-        "skipped": masked.skipped,
+        "alpha": both.alpha,
+        "beta": both.beta,
+        "masked_scores": both.masked.values,
+        "skipped": both.masked.skipped,
         "activations": seen.activations,
         "gradients": seen.gradients,
-        "small_images": pictures,
-        "phase1": phase1,
-        "phase2": phase2,
+        "small_images": both.pictures,
+        "phase1": both.phase1,
+        "phase2": both.phase2,
         "merged": merged,
     }
     e = seen.explain(
         _regularised(merged, regularise, strength),
-        asked,
+        forwards,
         parts if trace else None,
-        phase2_size=phase2_size,
-        phase2_used=tuple(pictures.shape[-2:]),
-        phase2_feed=phase2_feed,
-        score=score,
+        **both.config,
         merge=merge,
         lam=lam if merge == "maps" else None,
         regularise=regularise,
         strength=STRENGTHS[regularise] if strength is None else strength,
-        order="upsample_normalise",
-        chunk=chunk,
-        precision=precision,
-        dtype=str(masked.dtype).removeprefix("torch."),
     )
-    clean = scoring.top_class(seen.output)
-    same = masked.classes == clean[:, None]
+    clean, live = scoring.top_class(seen.output), ~both.masked.skipped
+    same = both.masked.classes == clean[:, None]
     return IncrementExplanation(
         **vars(e),
-        entropy=_entropy(beta, masked.skipped),
-        agreement=same.sum(1) / (~masked.skipped).sum(1).clamp(min=1),
-        recognised=scoring.top_class(output) == clean,
+        entropy=_entropy(both.beta, ~live),
+        agreement=same.sum(1) / live.sum(1).clamp(min=1),
+        recognised=scoring.top_class(both.output) == clean,
     )
 
 
@@ -255,7 +319,7 @@ def _shrink(
     warnings.warn(
         f"The network refuses images of {size[0]}×{size[1]} pixels, the size asked for in phase 2 of "
         f"Increment-CAM: {height}×{width} is used, the smallest that it accepts.",
-        stacklevel=3,
+        stacklevel=4,
     )
     return *found, asked
 
@@ -348,16 +412,9 @@ def _entropy(weights: Tensor, skipped: Tensor) -> Tensor:
     return torch.where((total > 0) & (most > 0), share.clamp(max=1), 1)
 
 
-def _check(feed: str, score: str, merge: str, lam: float, regularise: str, strength: float | None) -> None:
-    """Refuse what does not exist, before any pass is made."""
-    for name, value, known in (
-        ("phase2_feed", feed, FEEDS),
-        ("score", score, SCORES),
-        ("merge", merge, MERGES),
-        ("regularise", regularise, STRENGTHS),
-    ):
-        if not isinstance(value, str) or value not in known:
-            raise ValueError(f"The {name} is one of {', '.join(known)}, not {value!r}.")
+def check_merge(merge: str, lam: float, regularise: str, strength: float | None) -> None:
+    """Refuse what does not exist in Phase 3, before any pass is made."""
+    _check_choices(merge=(merge, MERGES), regularise=(regularise, STRENGTHS))
     if not _is_number(lam) or not 0 <= lam <= 1:
         raise ValueError(f"lam is a number from 0 (Phase 2 alone) to 1 (Grad-CAM alone), not {lam!r}.")
     if merge != "maps" and lam != LAM:
@@ -370,6 +427,12 @@ def _check(feed: str, score: str, merge: str, lam: float, regularise: str, stren
         raise ValueError(f"The strength of the Gaussian is its σ in cells, above 0, not {strength!r}.")
     if regularise == "shrink" and not (_is_number(strength) and 0 <= strength < 1):
         raise ValueError(f"The strength of shrinking is a share of the cells in [0, 1), not {strength!r}.")
+
+
+def _check_choices(**choices: tuple) -> None:
+    for name, (value, known) in choices.items():
+        if not isinstance(value, str) or value not in known:
+            raise ValueError(f"The {name} is one of {', '.join(known)}, not {value!r}.")
 
 
 def _is_number(value: object) -> bool:
