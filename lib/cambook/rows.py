@@ -1,20 +1,25 @@
 """Rows of the tables of evidence that share what is dear."""
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from .explanation import Explanation, to_map
+from .explanation import Explanation, minmax, to_map
 from .methods.candidates import CandidatesExplanation
 from .methods.fusion import STRENGTHS, fuse
 from .methods.gig_cam_f import gig_cam_f
-from .methods.score_cam import score_cam
+from .methods.increment_cam import Phases, merge_phases, two_phases
+from .methods.look import weighted_sum
+from .methods.score_cam import channel_softmax, score_cam
 from .methods.union_cam import union_cam
 from .metrics.storage import digest
 
 # By network, pictures, steps and scales: GIG-CAM(F), its maps of the scales, and their grids.
 _seen: dict[tuple, tuple[Explanation, Tensor, list]] = {}
+# By network, pictures and size: the first two phases of Increment-CAM.
+_phases: dict[tuple, Phases] = {}
 # By network and pictures: Score-CAM.
 _regions: dict[tuple, Explanation] = {}
 
@@ -44,6 +49,53 @@ def gig_cam_f_by(
     heat, flat = to_map(raw, images.shape[-2:])
     chosen = {"fusion": fusion, "strength": STRENGTHS[fusion] if strength is None else strength}
     return dataclasses.replace(e, map=heat, raw=raw, flat=flat, config=e.config | chosen)
+
+
+def increment_cam_by(
+    model: nn.Module,
+    images: Tensor,
+    targets: list[int],
+    *,
+    side: float | None = None,
+    channels: float = 1.0,
+    **merging,
+) -> Explanation:
+    """`increment_cam`, the network asked once for all ways of merging the answers.
+
+    side: of the pictures in phase 2, as a share of the images'; None is that of the activations. What the
+    network refuses becomes larger, as in the method, without a warning: the table says the size used.
+    channels: the share of the channels, those of largest variance, that are asked about, as Faster-ScoreCAM
+    does. merging: merge, lam, regularise and strength of the method. `forwards` are those of the whole
+    method; the seconds that a table takes are the whole method's in the first of a size's rows only.
+    """
+    key = (model, digest(images, targets), side)
+    if key not in _phases:
+        shorter = min(images.shape[-2:])
+        size = "activation" if side is None else "input" if side == 1 else round(side * shorter)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The network refuses images of")
+            _phases[key] = two_phases(model, images, targets, phase2_size=size, progress=False)
+    both = _phases[key]
+    return merge_phases(model, both if channels == 1 else _of_few(both, channels), **merging)
+
+
+def _of_few(both: Phases, share: float) -> Phases:
+    """As if phase 2 had asked about this share only of the channels with a mask: of largest variance."""
+    live = ~both.masked.skipped
+    variance = both.seen.activations.var((2, 3)).masked_fill(~live, -1)
+    few = (share * live.sum(1, keepdim=True)).ceil()
+    chosen = live & (variance.argsort(1, descending=True).argsort(1) < few)
+    masked = dataclasses.replace(
+        both.masked, skipped=~chosen, classes=both.masked.classes.masked_fill(~chosen, -1)
+    )
+    beta = channel_softmax(masked.values, ~chosen)
+    return dataclasses.replace(
+        both,
+        masked=masked,
+        beta=beta,
+        phase2=minmax(weighted_sum(beta, both.seen.activations).float().relu()),
+        forwards=both.forwards - int(live.sum() - chosen.sum()),
+    )
 
 
 def union_cam_by(
