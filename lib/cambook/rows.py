@@ -12,6 +12,7 @@ from .methods.fusion import STRENGTHS, fuse
 from .methods.gig_cam_f import gig_cam_f
 from .methods.increment_cam import Phases, merge_phases, two_phases
 from .methods.look import weighted_sum
+from .methods.poly_cam import channel_weights, poly_cam, refine
 from .methods.score_cam import channel_softmax, score_cam
 from .methods.union_cam import union_cam
 from .metrics.storage import digest
@@ -20,6 +21,8 @@ from .metrics.storage import digest
 _seen: dict[tuple, tuple[Explanation, Tensor, list]] = {}
 # By network, pictures and size: the first two phases of Increment-CAM.
 _phases: dict[tuple, Phases] = {}
+# By network and pictures: PCAM±, with what the network answered.
+_kept_and_removed: dict[tuple, Explanation] = {}
 # By network and pictures: Score-CAM.
 _regions: dict[tuple, Explanation] = {}
 
@@ -98,6 +101,37 @@ def _of_few(both: Phases, share: float) -> Phases:
     )
 
 
+def poly_cam_by(
+    model: nn.Module, images: Tensor, targets: list[int], *, variant: str = "pm", lnorm: bool = True
+) -> Explanation:
+    """`poly_cam`, the network asked once for all variants: PCAM± asks what PCAM+ and PCAM− ask.
+
+    `forwards` are those of the variant; the seconds that a table takes are those of PCAM± in the first of its
+    rows only.
+    """
+    key = (model, digest(images, targets))
+    if key not in _kept_and_removed:
+        _kept_and_removed[key] = poly_cam(model, images, targets, trace=True, progress=False)
+    e = _kept_and_removed[key]
+    weights = [
+        channel_weights(
+            e.scores, None if variant == "minus" else keep, None if variant == "plus" else remove
+        ).masked_fill(skipped, 0)
+        for keep, remove, skipped in zip(*(e.trace[n] for n in ("keep", "remove", "skipped")), strict=True)
+    ]
+    _, steps, maps = refine(weights, e.trace["activations"], images.shape[-2:], lnorm=lnorm)
+    clean = len(images) + 1
+    return dataclasses.replace(
+        e,
+        map=maps[-1],
+        raw=steps[-1].float(),
+        flat=maps[-1].amax((1, 2)) == 0,
+        forwards=e.forwards if variant == "pm" else clean + (e.forwards - clean) // 2,
+        config=e.config | {"variant": variant, "lnorm": lnorm},
+        trace={},
+    )
+
+
 def union_cam_by(
     model: nn.Module,
     images: Tensor,
@@ -122,8 +156,8 @@ def union_cam_by(
         return region
 
     e = method(model, images, targets, region=once, **options)
-    # The method has its own clean pass, and needs no baseline for Score-CAM: these are counted twice.
-    forwards = e.forwards - len(images) - 1
+    # Twice in the count: the clean passes, the search for the layer, and a baseline that cancels out.
+    forwards = e.forwards - len(images) - 2
     config = e.config | {"region": ["score_cam"]}
     if pick == "winner":
         return dataclasses.replace(e, forwards=forwards, config=config)

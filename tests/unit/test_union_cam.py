@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cambook import methods, metrics, scoring
+from cambook import methods, metrics, rows, scoring
 from cambook.methods import candidates
 from cambook.world import networks
 
@@ -566,3 +566,21 @@ def test_on_the_books_networks():
         again = methods.union_cam(net, images.clone(), 3, layers="layer1", progress=False)
     torch.testing.assert_close(again.candidates, expected.candidates, atol=1e-5, rtol=0)
     assert all(module.training for module in net.modules())
+
+
+@pytest.mark.parametrize("method", [methods.union_cam, methods.fusion_cam], ids=lambda method: method.__name__)
+def test_rows_of_the_table_share_one_score_cam(method, monkeypatch):
+    """Each row says what the method says, maps and passes, and Score-CAM is asked once for the same pictures."""
+    model, asked = Net(), []
+    monkeypatch.setattr(rows, "_regions", {})
+    monkeypatch.setattr(rows, "score_cam", lambda *args, **kw: asked.append(1) or methods.score_cam(*args, **kw))
+    for images, classes in ((pictures(3), [0, 1, 2]), (pictures(3), [1, 1, 2]), (pictures(3, seed=1), [0, 1, 2])):
+        for options in ({}, {"denoise": "map", "theta": 70}):
+            want = method(model, images, classes, **options)
+            for pick in ("winner", *want.names):
+                e = rows.union_cam_by(model, images, classes, pick=pick, method=method, **options)
+                expected = want.map if pick == "winner" else want.candidates[:, want.names.index(pick)]
+                torch.testing.assert_close(e.map, expected, atol=1e-3, rtol=0)
+                assert e.forwards == (3 + 1 if pick == "denoised" else want.forwards)
+                assert e.config["region"] == want.config["region"] == ["score_cam"]
+    assert len(asked) == 3
