@@ -94,9 +94,9 @@ def plain(model, image, c, variant="pm", lnorm=True):
 
 
 @torch.no_grad()
-def two_classes(ratio=2):
+def two_classes(ratio=2, kind=Stages):
     """A network, two images, and their classes, which differ and suffer when something is removed."""
-    model, images = Stages(ratio, seed=3), random(2, 3, 32, 48)
+    model, images = kind(ratio, seed=3), random(2, 3, 32, 48)
     images[1] = images[1] / 2 + torch.tensor([1.0, -1, 0])[:, None, None]
     model.second[0].weight[2], model.second[0].bias[2] = 0, -1    # a dead channel: its weight does not matter
     model.fc.weight.mul_(2)
@@ -127,6 +127,27 @@ def test_the_official_formulas(variant, ratio, lnorm):
         torch.testing.assert_close(e.map[b], S[-1], atol=1e-5, rtol=0)
         torch.testing.assert_close(e.raw[b], P[-1], rtol=1e-3, atol=1e-5)
         assert S[-1].max() > 0.5, "a flat map proves nothing"
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_layers_without_a_relu(variant):
+    """Their sums may be negative, and each C_l is cut off at zero."""
+
+    class Signed(Stages):
+        def maps(self, images):
+            first = self.first[0](images)
+            second = self.second[0](F.max_pool2d(first.relu(), 2))
+            return first, second, self.third[0](F.max_pool2d(second.relu(), 2))
+
+        def forward(self, images):
+            return self.fc(self.maps(images)[-1].relu().mean((2, 3)))
+
+    model, images, classes = two_classes(kind=Signed)
+    layers = [f"{name}.0" for name in model.layers]
+    e = methods.poly_cam(model, images, classes, variant=variant, layers=layers, trace=True)
+    assert any((C == 0).any() for C in e.trace["C"]) and all((A < 0).any() for A in e.trace["activations"])
+    for b, c in enumerate(classes):
+        torch.testing.assert_close(e.map[b], plain(model, images[b], c, variant)[0][-1], atol=1e-5, rtol=0)
 
 
 # LNorm, which is lnorm_step with P = 1
@@ -582,6 +603,25 @@ def test_a_channel_that_overflows_is_left_out():
     dead = methods.poly_cam(Overflowing(0.0), images, 1, layers=layers, trace=True)
     assert broken.trace["skipped"][0].tolist() == [[False, True, False, False, False, False]] * 2
     torch.testing.assert_close(broken.map, dead.map, atol=1e-5, rtol=0)
+
+
+def test_a_score_that_overflows_counts_neither_way():
+    """One of a channel's two questions has no answer: then there is no weight, instead of half of one."""
+
+    class Sometimes(Stages):
+        def forward(self, images):
+            dark = images.abs().mean((1, 2, 3))[:, None] < 0.45
+            return torch.where(dark, torch.inf, super().forward(images))
+
+    images = random(1, 3, 16, 24)
+    e = methods.poly_cam(Sometimes(), images, 1, layers=Stages.layers, trace=True)
+    seen = 0
+    for A, skipped, weights in zip(*(e.trace[n] for n in ("activations", "skipped", "weights")), strict=True):
+        M = F.interpolate(robust_normalise(A), (16, 24), mode="bilinear", align_corners=False)[0, :, None]
+        dark = [(mask * images).abs().mean((1, 2, 3)) < 0.45 for mask in (M, 1 - M)]
+        assert torch.equal(skipped[0], dark[0] | dark[1]) and (weights[skipped] == 0).all()
+        seen += (dark[0] != dark[1]).sum()
+    assert seen > 3 and e.map.isfinite().all()
 
 
 def test_an_overflow_of_the_recursion_is_an_error():

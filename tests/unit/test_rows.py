@@ -62,6 +62,22 @@ def test_phases_merged_in_each_way_from_the_same_answers(net, side, monkeypatch)
     assert len(asked) == 2 and not torch.equal(one.map, other.map)
 
 
+def test_variants_of_poly_cam_from_the_same_answers(net, monkeypatch):
+    """As `poly_cam` with that choice; PCAM± asks once for a network, pictures and classes."""
+    images, asked = torch.randn(2, 3, 32, 40, generator=torch.Generator().manual_seed(3)), []
+    monkeypatch.setattr(rows, "_kept_and_removed", {})
+    monkeypatch.setattr(rows, "poly_cam", lambda *args, **kw: asked.append(1) or methods.poly_cam(*args, **kw))
+    for choice in ({"variant": "plus"}, {"variant": "minus"}, {}, {"variant": "minus", "lnorm": False}):
+        e = rows.poly_cam_by(net, images, [1, 2], **choice)
+        want = methods.poly_cam(net, images, [1, 2], **choice)
+        torch.testing.assert_close(e.map, want.map, atol=1e-4, rtol=0)
+        assert torch.equal(e.flat, want.flat) and e.raw.shape == want.raw.shape
+        assert e.config == want.config and e.forwards == want.forwards and not e.trace
+    assert len(asked) == 1
+    rows.poly_cam_by(net, images, [2, 1])
+    assert len(asked) == 2
+
+
 def test_few_channels_are_as_good_as_the_others_never_asked(net):
     """The quarter of largest variance: their scores alone in the softmax, and their passes alone counted."""
     images = torch.randn(2, 3, 64, 72, generator=torch.Generator().manual_seed(3))

@@ -105,19 +105,17 @@ def poly_cam(
     remove = values[-len(names) :] if variant != "plus" else ()
     skipped = [a | b for a, b in zip(skips[: len(names)], skips[-len(names) :], strict=True)]
 
-    weights, cams = [], []
-    for depth, maps in enumerate(activations):
+    weights = []
+    for depth, skip in enumerate(skipped):
         parts = [scores[depth] if scores else None for scores in (keep, remove)]
-        weights.append(channel_weights(own, *parts).masked_fill(skipped[depth], 0))
-        cams.append(weighted_sum(weights[-1].to(maps.dtype), maps.nan_to_num(0, 0, 0)).relu())
-    steps = recursion(cams, lnorm=lnorm)
+        weights.append(channel_weights(own, *parts).masked_fill(skip, 0))
+    size = images.shape[-2:]
+    cams, steps, maps = refine(weights, activations, size, lnorm=lnorm)
     if not steps[-1].isfinite().all():
         raise ValueError(
             f"The maps of {', '.join(names)} are not finite for {images.dtype}: leave out layers between "
             "which the size changes by more than 2, or convert a network in float16 to float32."
         )
-    size = images.shape[-2:]
-    maps = [_resize(robust_normalise(step), size).float() for step in steps]
 
     return Explanation(
         map=maps[-1],
@@ -166,6 +164,21 @@ def channel_weights(own: Tensor, keep: Tensor | None, remove: Tensor | None) -> 
         return keep
     drop = own[:, None] - remove
     return (drop if keep is None else keep + drop).relu()
+
+
+def refine(
+    weights: list[Tensor], activations: list[Tensor], size: tuple[int, int], *, lnorm: bool = True
+) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """C, P and S, deepest layer first, from weights (B, K) and activations (B, K, h, w) in that order.
+
+    size: (H, W) of the images, to which S is enlarged.
+    """
+    cams = [
+        weighted_sum(w.to(maps.dtype), maps.nan_to_num(0, 0, 0)).relu()
+        for w, maps in zip(weights, activations, strict=True)
+    ]
+    steps = recursion(cams, lnorm=lnorm)
+    return cams, steps, [_resize(robust_normalise(step), size).float() for step in steps]
 
 
 def recursion(cams: list[Tensor], *, lnorm: bool = True) -> list[Tensor]:
