@@ -9,6 +9,7 @@ from torch import nn
 
 import harness
 import report
+import rows
 import run
 from harness import COPY, Contender, Row
 
@@ -125,3 +126,16 @@ def test_a_run_keeps_its_figures_and_adds_to_them(tmp_path, monkeypatch, capsys)
     assert "plain torch" in capsys.readouterr().out
 
 
+def test_poly_cam_and_its_bare_forwards_do_the_same_work():
+    """All but the clean pass; of channels that are dead or equal neither asks."""
+    found = harness.compare(rows.poly_cam("cpu", "tiny_vgg", 32), 0, "cpu", lambda _: None)
+    assert found["cambook, exact"].forwards == found["bare forwards"].forwards + 1 > 200
+    maps = torch.zeros(5, 2, 2)
+    maps[1:, 0, 0] = torch.tensor([1.0, 1, 2, 3])
+    maps[4, 0, 1] = 1
+    assert rows.distinct(maps) == 2
+
+
+def test_the_memory_of_poly_cam_is_measured_alone():
+    row = rows.poly_cam_memory("cpu")
+    assert row.measures == "megabytes" and not row.others
