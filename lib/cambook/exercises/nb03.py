@@ -1,0 +1,110 @@
+"""Tests of the exercises of notebook 03. Each wrong turn that readers take has a sentence of its own."""
+
+import torch
+from torch import Tensor
+
+
+def _random(generator: torch.Generator, *shape: int) -> Tensor:
+    """Random numbers whose memory is not in the order of the axes, as after a transposition."""
+    return torch.randn(shape[::-1], generator=generator).permute(*reversed(range(len(shape))))
+
+
+def _compare(case: str, got, expected: Tensor, wrong_turns: dict[str, Tensor]) -> None:
+    """Accept `expected`; otherwise name the wrong turn whose result was given, if it is one of the known."""
+    assert isinstance(got, Tensor), f"{case}: return a tensor, not {type(got).__name__}."
+    assert got.shape == expected.shape, (
+        f"{case}: expected shape {tuple(expected.shape)}, got {tuple(got.shape)}."
+    )
+    if torch.allclose(got, expected, rtol=1e-4, atol=1e-5):
+        return
+    for sentence, wrong in wrong_turns.items():
+        if torch.allclose(got, wrong, rtol=1e-4, atol=1e-5):
+            raise AssertionError(f"{case}: {sentence}")
+    worst = (got - expected).abs().argmax()
+    raise AssertionError(
+        f"{case}: expected {expected.flatten()[worst]:.4g}, got {got.flatten()[worst]:.4g}."
+    )
+
+
+def attribute(answer) -> None:
+    generator = torch.Generator().manual_seed(1)
+    for steps, n in ((1, 2), (4, 3), (9, 5)):
+        path, slopes = _random(generator, steps + 1, n), _random(generator, steps + 1, n)
+        moved, mean = path[1:] - path[:-1], (slopes[:-1] + slopes[1:]) / 2
+        expected = (mean * moved).sum(0)
+        _compare(f"{steps} steps, {n} features", answer(path.clone(), slopes.clone()), expected, {
+            "each step is priced at its beginning; take the mean of both ends.": (slopes[:-1] * moved).sum(0),
+            "each step is priced at its end; take the mean of both ends.": (slopes[1:] * moved).sum(0),
+            "twice too much: the mean of two slopes is half of their sum.": 2 * expected,
+            "the sign is turned round: a step is the next point minus this one.": -expected,
+            "that is the variation, in which nothing cancels; the books have signs.":
+                (mean * moved).abs().sum(0),
+            "the mean slope times the whole way is right on a straight line only.":
+                mean.mean(0) * (path[-1] - path[0]),
+        })  # fmt: skip
+
+
+def spend(answer) -> None:
+    generator = torch.Generator().manual_seed(2)
+    by_hand = torch.tensor([-3.0, 1.0, 0.5, 2.0]), torch.tensor([2.0, 2.0, 1.0, 3.0]), 4.0
+    cases = [("the four features of section 4.2", *by_hand)]
+    for n, share in ((3, 0.5), (8, 0.3), (8, 0.9)):
+        room = torch.rand(n, generator=generator) + 0.1
+        cases.append((f"{n} features", torch.randn(n, generator=generator), room, share * room.sum().item()))
+    for case, g, room, budget in cases:
+        rising = g.abs().argsort()
+        _compare(case, answer(g.clone(), room.clone(), budget), _filled(room, budget, rising), {
+            "a slope of −3 costs as much as one of 3: sort by its size.": _filled(room, budget, g.argsort()),
+            "you filled up with the dearest first.": _filled(room, budget, rising.flip(0)),
+            "all go by the same share: that is the straight line.": room * (budget / room.sum()),
+            "right moves, wrong places: those are the moves in the order of the ranking.":
+                _filled(room, budget, rising)[rising],
+        })  # fmt: skip
+    got = answer(*by_hand[:2], 99.0)
+    _compare("a budget larger than all room", got, by_hand[1], {})
+
+
+def _filled(room: Tensor, budget: float, order: Tensor) -> Tensor:
+    moves = torch.zeros_like(room)
+    for i in order:
+        moves[i] = min(room[i].item(), budget - moves.sum().item())
+    return moves
+
+
+def gig_map(answer) -> None:
+    generator = torch.Generator().manual_seed(3)
+    for steps, B, K, h, w in ((1, 1, 2, 2, 3), (6, 2, 3, 4, 5), (5, 3, 2, 3, 2)):
+        A, G = _random(generator, steps + 1, B, K, h, w), _random(generator, steps + 1, B, K, h, w)
+        slope, moved = (G[:-1] + G[1:]) / 2, A[1:] - A[:-1]
+        shares = (slope.mean((-2, -1), keepdim=True) * moved).sum(2)
+        whole = (slope.mean((-2, -1), keepdim=True) * (A[1:] - A[0])).sum(2)
+        left = (G[:-1].mean((-2, -1), keepdim=True) * moved).sum(2)
+        _compare(f"{steps} steps, {B} images", answer(A.clone(), G.clone()), shares.sum(0).relu(), {
+            "there is a ReLU in each step; it comes once, behind the sum over the steps.":
+                shares.relu().sum(0),
+            "the ReLU at the end is missing.": shares.sum(0),
+            "you did not average the gradient over the cells: that is 3.14.": (slope * moved).sum((0, 2)).relu(),
+            "each point is compared with the baseline instead of the point before it.": whole.sum(0).relu(),
+            "each step is priced at its beginning; take the mean of both ends.": left.sum(0).relu(),
+            "that is the mean over the steps; the line integral is their sum.": shares.mean(0).relu(),
+        })  # fmt: skip
+
+
+def arrival_weights(answer) -> None:
+    generator = torch.Generator().manual_seed(4)
+    for T, K, h, w in ((2, 1, 2, 2), (7, 3, 2, 5)):
+        G = _random(generator, T, K, h, w)
+        pooled = G.mean((2, 3))
+        later = pooled.flip(0).cumsum(0).flip(0)
+        _compare(f"{T} steps, {K} channels", answer(G.clone()), later / T, {
+            "you summed from the start up to s; W_s sums from s to the end.": pooled.cumsum(0) / T,
+            "the 1/T is missing.": later,
+            "z_s itself belongs to the sum: what comes in step s is there at z_s.": (later - pooled) / T,
+            "turn the sum round again: the first weight stands last.": later.flip(0) / T,
+            "that is the sum over the cells; the bar is their mean.": later * h * w / T,
+        })  # fmt: skip
+    _compare("a constant gradient, equation 3.18", answer(torch.ones(4, 1, 2, 2)),
+             torch.tensor([[1.0], [0.75], [0.5], [0.25]]), {})  # fmt: skip
+
+
+TESTS = {"3.1": attribute, "3.2": spend, "3.3": gig_map, "3.4": arrival_weights}
