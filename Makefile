@@ -13,9 +13,9 @@ ARGS ?=
 NBVAL := --nbval --nbval-current-env --nbval-sanitize-with tests/notebooks/sanitize.cfg
 # loadscope keeps the cells of one notebook in one worker, in order.
 PYTEST := $(PY) -m pytest -n 2 --dist loadscope --durations=10
-# No question about news at the first start and no look for updates: reading the book needs no network.
-LAB := --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.handlers.announcements.NeverCheckForUpdate
-LAB += $(if $(filter 0,$(shell id -u)),--allow-root)
+LAB := $(if $(filter 0,$(shell id -u)),--allow-root)
+# The part of JupyterLab that asks about news at the first start and looks for updates: a book needs no network.
+NEWS := @jupyterlab/apputils-extension:announcements
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run lab test test-all test-browser bench evidence store doctor clean
@@ -68,4 +68,6 @@ $(STAMP): pyproject.toml constraints.txt
 	  { $(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV); } && \
 	  $(PY) -m pip install -c constraints.txt -e ".[notebooks,test]"; \
 	fi || { echo "The set-up did not finish. When the cause above is mended, call make again."; exit 1; }
+	@$(PY) -m jupyter labextension disable --level=sys_prefix $(NEWS) >/dev/null 2>&1 || \
+	  echo "JupyterLab may ask about news at its first start; any answer will do."
 	@touch $@

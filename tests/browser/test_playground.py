@@ -71,9 +71,7 @@ def lab(root, tmp_path_factory):
     with (home / "log").open("w") as log:
         server = subprocess.Popen(
             [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}",
-             "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={home / 'notebooks'}",
-             "--LabApp.news_url=None",
-             "--LabApp.check_for_updates_class=jupyterlab.handlers.announcements.NeverCheckForUpdate"],
+             "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={home / 'notebooks'}"],
             env=os.environ | folders | {"JUPYTER_PREFER_ENV_PATH": "1"}, cwd=home, stdout=log, stderr=log,
         )  # fmt: skip
     try:
