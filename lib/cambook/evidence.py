@@ -115,8 +115,8 @@ CHAPTERS = {
             },
         },
         LOCALISATION,
-        # Three scales cost seven times as much as one: 2 seconds of a core for a scene, even in 10 steps.
-        count=150,
+        # Three scales cost seven times as much as one: 4 seconds of a core for a scene with all its rows.
+        count=60,
     ),
     "05_increment_cam": Chapter(
         {
