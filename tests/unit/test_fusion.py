@@ -297,6 +297,7 @@ def test_a_size_that_the_network_cannot_take(how, images):
     ("options", "sentence"),
     [
         ({"scales": ()}, "scales are factors such as"),
+        ({"scales": 2}, "scales are factors such as .* not 2"),
         ({"scales": (1.5, 2)}, "1, the original size, and larger ones"),
         ({"scales": (0.5, 1)}, "1, the original size, and larger ones"),
         ({"scales": (1, float("inf"))}, "scales are factors"),

@@ -3,7 +3,7 @@
 The paper is that of `gig_cam`; its title calls this "GIG-CAM+M".
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -127,9 +127,9 @@ def _enlarged(original: Ends, scale: float, images: Tensor, baseline: Tensor | N
 
 def _check_scales(scales: Sequence[float]) -> tuple[float, ...]:
     """The scales in order, the original size first."""
-    scales = tuple(sorted(scales))
-    if not scales or scales[0] != 1 or not scales[-1] < float("inf"):
+    ordered = tuple(sorted(scales)) if isinstance(scales, Iterable) else ()
+    if not ordered or ordered[0] != 1 or not ordered[-1] < float("inf"):
         raise ValueError(
             f"scales are factors such as (1, 1.5, 2): 1, the original size, and larger ones, not {scales!r}."
         )
-    return scales
+    return ordered
