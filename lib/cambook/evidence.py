@@ -115,8 +115,9 @@ CHAPTERS = {
             },
         },
         LOCALISATION,
-        # Three scales cost seven times as much as one: 4 seconds of a core for a scene with all its rows.
-        count=60,
+        # Ten scenes of each kind. Three scales cost seven times as much as one: a scene with all its rows takes
+        # a core 4 seconds.
+        count=30,
     ),
     "05_increment_cam": Chapter(
         {
