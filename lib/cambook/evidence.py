@@ -95,6 +95,8 @@ CHAPTERS = {
             },
         },
         LOCALISATION,
+        # Twelve rows ask 160 times for slopes: four seconds of a core for a scene.
+        count=100,
     ),
     "04_multi_scale_fusion": Chapter(
         {
