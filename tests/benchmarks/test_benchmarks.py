@@ -136,6 +136,21 @@ def test_poly_cam_and_its_bare_forwards_do_the_same_work():
     assert rows.distinct(maps) == 2
 
 
+def test_union_cam_asks_three_times_more_than_its_score_cam():
+    """K + 5 passes against K + 2: the candidates."""
+    found = harness.compare(rows.union_cam("cpu", "tiny_vgg", 32), 0, "cpu", lambda _: None)
+    assert found["cambook"].forwards == found["cambook's Score-CAM"].forwards + 3 > 20
+
+
+def test_increment_cam_asks_as_often_as_score_cam():
+    """Without Score-CAM's baseline; with a clean pass of the small picture. At half of the side."""
+    row = rows.increment_cam("cpu", "tiny_vgg", 64)
+    found = harness.compare(row, 0, "cpu", lambda _: None)
+    assert found["cambook"].forwards == found["cambook's Score-CAM"].forwards > 50
+    call, _ = row.ours[0].prepare()
+    assert call().config["phase2_used"] == (32, 32)
+
+
 def test_the_memory_of_poly_cam_is_measured_alone():
     row = rows.poly_cam_memory("cpu")
     assert row.measures == "megabytes" and not row.others
