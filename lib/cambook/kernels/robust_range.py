@@ -76,13 +76,14 @@ if TRITON:
     def _keys(pointer, index, n):
         """Unsigned integers in the order of the floats; behind the map's end the largest of all."""
         bits = tl.load(pointer + index, mask=index < n, other=0).to(tl.float32).to(tl.uint32, bitcast=True)
-        # Negative floats grow downwards: all their bits turn over. Positive ones come after them.
-        keys = tl.where(bits >= 0x80000000, ~bits, bits | 0x80000000)
+        # Negative floats grow downwards: all their bits turn over (~ is x ^ -1, for which Triton 3.6 has no
+        # unsigned number in its interpreter). Positive ones come after them.
+        keys = tl.where(bits >= 0x80000000, bits ^ 0xFFFFFFFF, bits | 0x80000000)
         return tl.where(index < n, keys, 0xFFFFFFFF)
 
     @triton.jit
     def _value(key):
-        bits = tl.where(key >= 0x80000000, key & 0x7FFFFFFF, ~key)
+        bits = tl.where(key >= 0x80000000, key & 0x7FFFFFFF, key ^ 0xFFFFFFFF)
         return bits.to(tl.float32, bitcast=True)
 
     @triton.jit
