@@ -117,9 +117,9 @@ CHAPTERS = {
             },
         },
         LOCALISATION,
-        # Ten scenes of each kind. Three scales cost seven times as much as one: a scene with all its rows takes
-        # a core 4 seconds.
-        count=30,
+        # Twenty scenes of each kind. Three scales cost seven times as much as one: a scene with all its rows
+        # takes a core 4 seconds.
+        count=60,
     ),
     "05_increment_cam": Chapter(
         {
