@@ -218,7 +218,7 @@ def union_cam(device: str, name: str = "resnet18", side: int = SIDE) -> Row:
 
 
 def increment_cam(device: str, name: str = "resnet18", side: int = SIDE) -> Row:
-    """With phase 2 at half of the side, against our own Score-CAM: as many questions, a quarter of the pixels."""
+    """Phase 2 at half of the side against our own Score-CAM: as many questions, a quarter of the pixels."""
     model, x = network(name, device), pictures(1, device, side)
     [layer] = models.stage_layers(model, x)[-1:]
     ours = copied(model, our_call(methods.increment_cam, layer, x, phase2_size=side // 2, progress=False))

@@ -146,7 +146,7 @@ def test_increment_cam_asks_as_often_as_score_cam():
     """Without Score-CAM's baseline; with a clean pass of the small picture. At half of the side."""
     row = rows.increment_cam("cpu", "tiny_vgg", 64)
     found = harness.compare(row, 0, "cpu", lambda _: None)
-    assert found["cambook"].forwards == found["cambook's Score-CAM"].forwards > 50
+    assert found["cambook"].forwards == found["cambook's Score-CAM"].forwards > 40
     call, _ = row.ours[0].prepare()
     assert call().config["phase2_used"] == (32, 32)
 
