@@ -30,6 +30,11 @@ MUTATIONS: dict[str, list[Mutation]] = {
     "02_score_cam": [
         Mutation("return (M - low) / (high - low)", "return M / high", "eq. 2.1"),
     ],
+    "08_measuring_explanations": [
+        Mutation("heat[mask].sum() / heat.sum()", "heat[mask].mean() / heat.mean()", "eq. 8.2"),
+        Mutation("return (O - Y).clamp(min=0) / (1 - Y)", "return (O - Y).clamp(min=0) / (1 - O)", "eq. 8.5, 8.6"),
+        Mutation("scores[i - 1] + scores[i]) / 2", "scores[i - 1] + scores[i - 1]) / 2", "eq. 8.12"),
+    ],
     "10_kernels": [
         Mutation("above = max(0, (2 * y + 1) * small - large)", "above = max(0, 2 * y * small)", "eq. 10.3"),
         Mutation("upper = (1 - tx) * tl.load", "upper = (1 - ty) * tl.load", "the kernel = the reference"),

@@ -1,4 +1,4 @@
-"""Notebooks 01 and 02, unchanged, on ImageNet networks and photographs that are grey or very wide."""
+"""Notebooks 01, 02 and 08, unchanged, on ImageNet networks and photographs that are grey or very wide."""
 
 from pathlib import Path
 
@@ -64,3 +64,12 @@ class TestScoreCam:
     @pytest.mark.slow
     def test_mobilenet_with_its_own_preprocessing(self, real, tmp_path):
         run("02", real, tmp_path, MOBILENET, COLOUR)
+
+
+class TestMeasuring:
+    def test_squeezenet_on_a_grey_photo(self, real, tmp_path):
+        run("08", real, tmp_path, SQUEEZENET, GREY)
+
+    @pytest.mark.slow
+    def test_mobilenet_with_its_own_preprocessing(self, real, tmp_path):
+        run("08", real, tmp_path, MOBILENET, COLOUR)
