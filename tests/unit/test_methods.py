@@ -17,7 +17,8 @@ from cambook.world import networks
 GRADIENT = [methods.grad_cam, methods.grad_cam_pp, methods.layer_cam]
 # The region map of these two is Score-CAM's; `raw` is the map itself.
 UNION = [methods.union_cam, methods.fusion_cam]
-EVERY = [methods.cam, *GRADIENT, methods.score_cam, *UNION]
+MASKING = [methods.score_cam, methods.increment_cam, *UNION]
+EVERY = [methods.cam, *GRADIENT, *MASKING]
 by_name = {"ids": lambda value: value.__name__}
 
 
@@ -340,7 +341,7 @@ def test_weak_evidence_is_not_dimmed_and_not_hidden(method):
         model.fc.weight.mul_(1e-6), model.fc.bias.mul_(1e-6)
     weak = method(model, images, 0)
     assert weak.map.max() == 1 and not weak.flat.any()
-    if method not in (methods.score_cam, *UNION):    # there the channel softmax hides the scale
+    if method not in MASKING:    # there the channel softmax hides the scale
         assert weak.raw.abs().max() < 1e-5 * strong.raw.abs().max()
 
 
@@ -379,7 +380,8 @@ def test_dead_and_constant_channels(method, case):
     assert e.map.isfinite().all() and e.raw.isfinite().all()
     if case == "dead layer":
         assert e.flat.all() and e.map.abs().max() == 0
-        assert e.forwards == (4 if method in (methods.score_cam, *UNION) else 3)
+        # Beside two images and the search for the layer: an empty picture, or the small ones.
+        assert e.forwards == 3 + (2 if method is methods.increment_cam else method in MASKING)
     if case == "dead channel" and method is methods.score_cam:
         e = method(model, images, 0, trace=True)
         assert e.trace["skipped"].tolist() == [[False, True, False, False]] * 2
@@ -476,7 +478,7 @@ def test_layer_that_runs_twice():
 def test_odd_sizes(method, nets):
     """No size is built in, and height is not width."""
     # 64 instead of 512 masks for Score-CAM
-    layer, size = ("layer1", (17, 23)) if method in (methods.score_cam, *UNION) else ("layer4", (5, 6))
+    layer, size = ("layer1", (17, 23)) if method in MASKING else ("layer4", (5, 6))
     size = (65, 91) if method in UNION else size
     e = method(nets["tiny_resnet"], random(1, 3, 65, 91), 3, layers=layer)
     assert e.map.shape == (1, 65, 91) and e.raw.shape == (1, *size)
@@ -625,7 +627,8 @@ def test_config_and_trace(method):
     if method is methods.score_cam:
         assert {"weighting", "order", "align_corners", "baseline", "chunk"} <= e.config.keys()
     parts = method(model, images, 1, trace=True).trace
-    assert {"weights", "activations"} <= parts.keys()
+    of_channels = {"alpha", "beta"} if method is methods.increment_cam else {"weights"}
+    assert of_channels | {"activations"} <= parts.keys()
     if method in GRADIENT:
         assert parts["gradients"].shape == parts["activations"].shape == (2, 4, 4, 4)
 
