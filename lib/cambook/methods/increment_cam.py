@@ -104,7 +104,7 @@ def increment_cam(
       both of full size, as in UnionCAM and Fusion-CAM (follow-up code).
     - regularise="minmax": no more than the ReLU and the min-max that every map gets. "gaussian": smoothed
       with deviation σ, in cells of the activations; at the border over the cells that there are. "shrink":
-      less the quantile τ of its own cells, and 0 where that is negative.
+      less the quantile τ of its own cells, before the ReLU.
 
     model, images, targets, layers: as in `grad_cam`.
     lam: λ in [0, 1], for merge="maps" alone. λ = 1 is `grad_cam`; λ = 0 with phase2_size="input" `score_cam`.
@@ -388,7 +388,7 @@ def _regularised(merged: Tensor, how: str, strength: float | None) -> Tensor:
     merged = minmax(merged.relu())
     number = STRENGTHS[how] if strength is None else strength
     if how == "shrink":
-        return (merged - merged.flatten(1).quantile(number, dim=1)[:, None, None]).relu()
+        return merged - merged.flatten(1).quantile(number, dim=1)[:, None, None]
     down, across = (_gaussian(side, number, merged) for side in merged.shape[1:])
     return down @ merged @ across.T
 
