@@ -30,6 +30,12 @@ MUTATIONS: dict[str, list[Mutation]] = {
     "02_score_cam": [
         Mutation("return (M - low) / (high - low)", "return M / high", "eq. 2.1"),
     ],
+    "03_gig_path": [
+        Mutation("if left else (slopes[:-1] + slopes[1:]) / 2", "if left else slopes[1:]", "eq. 3.1:"),
+        Mutation("fill(g.abs().argsort(), budget)", "fill(g.argsort(), budget)", "eq. 3.6"),
+        Mutation("limit = price.sort().values[int(p * 3)]", "limit = price.max()", "eq. 3.9"),
+        Mutation("/ 2, A[1:] - A[:-1]).sum(0)", "/ 2, A[1:] - A[0]).sum(0)", "eq. 3.15: by hand"),
+    ],
     "08_measuring_explanations": [
         Mutation("heat[mask].sum() / heat.sum()", "heat[mask].mean() / heat.mean()", "eq. 8.2"),
         Mutation("return (O - Y).clamp(min=0) / (1 - Y)", "return (O - Y).clamp(min=0) / (1 - O)", "eq. 8.5, 8.6"),

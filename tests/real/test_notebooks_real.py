@@ -1,4 +1,4 @@
-"""Notebooks 01, 02 and 08, unchanged, on ImageNet networks and photographs that are grey or very wide."""
+"""Notebooks 01 to 03 and 08, unchanged, on ImageNet networks and photographs that are grey or very wide."""
 
 from pathlib import Path
 
@@ -40,7 +40,7 @@ def run(name: str, real: Path, tmp_path: Path, network: dict, photo: str) -> Non
     assert any("image/png" in output.get("data", {}) for output in outputs)
 
 
-# One class a notebook: `--dist loadscope` hands out classes, so the two run side by side.
+# One class a notebook: `--dist loadscope` hands out classes, so they run side by side.
 class TestCamAndGradCam:
     def test_squeezenet_on_a_grey_photo(self, real, tmp_path):
         run("01", real, tmp_path, SQUEEZENET, GREY)
@@ -64,6 +64,15 @@ class TestScoreCam:
     @pytest.mark.slow
     def test_mobilenet_with_its_own_preprocessing(self, real, tmp_path):
         run("02", real, tmp_path, MOBILENET, COLOUR)
+
+
+class TestGigPath:
+    def test_squeezenet_on_a_photo(self, real, tmp_path):
+        run("03", real, tmp_path, SQUEEZENET, COLOUR)
+
+    @pytest.mark.slow
+    def test_mobilenet_with_its_own_preprocessing(self, real, tmp_path):
+        run("03", real, tmp_path, MOBILENET, WIDE)
 
 
 class TestMeasuring:
