@@ -111,8 +111,13 @@ def region_maps(
 
 
 def union(denoised: Tensor, region: Tensor, weights: Tensor) -> Tensor:
-    """L_fus = N(β_d L_den + β_r L_reg) of maps (B, H, W) and their weights (B, 2)."""
-    one, two = weights[:, :, None, None].unbind(1)
+    """L_fus = N(β_d L_den + β_r L_reg) of maps (B, H, W) and their weights (B, 2).
+
+    Only the ratio of the weights counts. The larger becomes 1, so that beside a weight of 0 the other map
+    comes back to the last bit, and a tie is seen as one.
+    """
+    largest = weights.abs().amax(1, keepdim=True)
+    one, two = (weights / torch.where(largest > 0, largest, 1))[:, :, None, None].unbind(1)
     return minmax(one * denoised + two * region)
 
 

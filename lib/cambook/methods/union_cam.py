@@ -111,11 +111,17 @@ def union_cam(
         share = torch.stack([beta_denoised, beta_partner], 1)
         fused.append(candidates_.union(denoised, partner, share.clamp(min=0) if guard else share))
     fused = torch.stack(fused, 1)
+    beta_fused = judge.increases(fused)
+    # Asked again in other company, the same map would win or lose by its rounding.
+    for m, (partner, beta_partner) in enumerate(partners):
+        for known, beta_known in ((partner, beta_partner), (denoised, beta_denoised)):
+            same = (fused[:, m] == known).flatten(1).all(1)
+            beta_fused[:, m] = torch.where(same, beta_known, beta_fused[:, m])
 
     # The region maps come first, because argmax gives a tie to the first.
     names = [*regions, *names, "denoised"]
     candidates = torch.cat([maps, fused, denoised[:, None]], 1)
-    increases = torch.cat([beta_regions, judge.increases(fused), beta_denoised[:, None]], 1)
+    increases = torch.cat([beta_regions, beta_fused, beta_denoised[:, None]], 1)
     eligible = increases[:, :-1] if pool == "pair" else increases
     winner = eligible.argmax(1)
     if guard:
