@@ -18,7 +18,14 @@ TITLES = {
     "grad_cam_pp": "Grad-CAM++",
     "layer_cam": "Layer-CAM",
     "score_cam": "Score-CAM",
+    "gig_cam": "GIG-CAM",
+    "gig_cam_f": "GIG-CAM(F)",
+    "increment_cam": "Increment-CAM",
+    "poly_cam": "PCAM±",
+    "union_cam": "UnionCAM",
+    "fusion_cam": "Fusion-CAM",
 }
+COLUMNS = 6
 
 
 def panels() -> dict[str, dict[str, object]]:
@@ -28,7 +35,7 @@ def panels() -> dict[str, dict[str, object]]:
     for name in ("tiny_vgg", "tiny_resnet"):
         net = models.load(name)
         images, target = net.preprocessing(drawn.image), world.CLASSES.index(TARGET)
-        rows[name] = {"the scene": drawn.image}
+        rows[name] = {f"the scene, for {name}": drawn.image}
         for method, title in TITLES.items():
             try:
                 rows[name][title] = show.overlay(
@@ -40,28 +47,18 @@ def panels() -> dict[str, dict[str, object]]:
 
 
 def main() -> None:
-    rows = panels()
-    columns = ["the scene", *TITLES.values()]
-    fig = Figure(figsize=(12, 4.5), dpi=96, facecolor="white")
-    axes = fig.subplots(len(rows), len(columns))
-    for row, (line, (name, pictures)) in enumerate(zip(axes, rows.items())):
-        for axis, title in zip(line, columns):
-            if pictures[title] is None:
-                axis.text(
-                    0.5,
-                    0.5,
-                    "does not exist\nfor this head",
-                    ha="center",
-                    va="center",
-                    transform=axis.transAxes,
-                )
-                axis.set_frame_on(False)
-            else:
-                axis.imshow(pictures[title], interpolation="nearest")
-            axis.set(xticks=[], yticks=[])
-            if row == 0:
-                axis.set_title(title)
-        line[0].set_ylabel(name)
+    pictures = [titled for row in panels().values() for titled in row.items()]
+    fig = Figure(figsize=(12, 2.25 * len(pictures) / COLUMNS), dpi=96, facecolor="white")
+    for axis, (title, picture) in zip(fig.subplots(len(pictures) // COLUMNS, COLUMNS).flat, pictures, strict=True):
+        if picture is None:
+            axis.text(
+                0.5, 0.5, "does not exist\nfor this head", ha="center", va="center", transform=axis.transAxes
+            )
+            axis.set_frame_on(False)
+        else:
+            axis.imshow(picture, interpolation="nearest")
+        axis.set(xticks=[], yticks=[])
+        axis.set_title(title, fontsize=10)
     fig.suptitle(
         f"“Where is the {TARGET}?” Bright means: here. The line runs at half the maximum.", x=0.01, ha="left"
     )
