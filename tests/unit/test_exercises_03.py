@@ -10,11 +10,11 @@ def attribute(path, slopes):
     return ((slopes[:-1] + slopes[1:]) / 2 * path.diff(dim=0)).sum(0)
 
 
-def spend(g, room, budget, order=lambda g: g.abs().argsort()):
+def spend(g, room, budget, order=lambda g: g.abs().argsort(), own=1, clamp=0.0):
     order = order(g)
-    before = room[order].cumsum(0) - room[order]
+    before = room[order].cumsum(0) - own * room[order]
     u = torch.zeros_like(room)
-    u[order] = (budget - before).clamp(min=0).minimum(room[order])
+    u[order] = (budget - before).clamp(min=clamp).minimum(room[order])
     return u
 
 
@@ -45,12 +45,15 @@ def test_the_solution_passes(number, answer, capsys):
     ("3.1", lambda path, g: -attribute(path, g), "turned round"),
     ("3.1", lambda path, g: ((g[:-1] + g[1:]) / 2 * path.diff(dim=0)).abs().sum(0), "have signs"),
     ("3.1", lambda path, g: ((g[:-1] + g[1:]) / 2).mean(0) * (path[-1] - path[0]), "straight line only"),
+    ("3.1", lambda path, g: g.mean(0) * (path[-1] - path[0]), "bent path"),
     ("3.1", lambda path, g: attribute(path, g).sum(), "expected shape"),
     ("3.1", lambda path, g: attribute(path, g) + 1, "expected "),
     ("3.2", lambda g, room, budget: spend(g, room, budget, lambda g: g.argsort()), "sort by its size"),
     ("3.2", lambda g, room, budget: spend(g, room, budget, lambda g: g.abs().argsort().flip(0)), "dearest first"),
     ("3.2", lambda g, room, budget: room * (budget / room.sum()), "straight line"),
     ("3.2", lambda g, room, budget: spend(g, room, budget)[g.abs().argsort()], "wrong places"),
+    ("3.2", lambda g, room, budget: spend(g, room, budget, clamp=-torch.inf), "below 0"),
+    ("3.2", lambda g, room, budget: spend(g, room, budget, own=0), "spent already"),
     ("3.2", lambda g, room, budget: spend(g, room, min(budget, 5)), "larger than all room"),
     ("3.2", lambda g, room, budget: spend(g, room, budget).tolist(), "not list"),
     ("3.3", lambda A, G: (pooled(G[:-1] + G[1:]) / 2 * A.diff(dim=0)).sum(2).relu().sum(0), "in each step"),
@@ -59,6 +62,7 @@ def test_the_solution_passes(number, answer, capsys):
     ("3.3", lambda A, G: (pooled(G[:-1] + G[1:]) / 2 * (A[1:] - A[0])).sum((0, 2)).relu(), "with the baseline"),
     ("3.3", lambda A, G: (pooled(G[:-1]) * A.diff(dim=0)).sum((0, 2)).relu(), "at its beginning"),
     ("3.3", lambda A, G: (pooled(G[:-1] + G[1:]) / 2 * A.diff(dim=0)).sum(2).mean(0).relu(), "is their sum"),
+    ("3.3", lambda A, G: (pooled(G[1:]) * (A[1:] - A[0])).sum(2).relu().mean(0), "Integrated Grad-CAM's sum"),
     ("3.4", lambda G: G.mean((2, 3)).cumsum(0) / len(G), "from s to the end"),
     ("3.4", lambda G: arrival_weights(G) * len(G), "1/T is missing"),
     ("3.4", lambda G: arrival_weights(G) - G.mean((2, 3)) / len(G), "belongs to the sum"),

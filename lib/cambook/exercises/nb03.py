@@ -41,6 +41,8 @@ def attribute(answer) -> None:
                 (mean * moved).abs().sum(0),
             "the mean slope times the whole way is right on a straight line only.":
                 mean.mean(0) * (path[-1] - path[0]),
+            "on a bent path each step has a slope of its own; do not take the mean of all points first.":
+                slopes.mean(0) * (path[-1] - path[0]),
         })  # fmt: skip
 
 
@@ -53,15 +55,25 @@ def spend(answer) -> None:
         cases.append((f"{n} features", torch.randn(n, generator=generator), room, share * room.sum().item()))
     for case, g, room, budget in cases:
         rising = g.abs().argsort()
+        ranked = room[rising]
+        spent = ranked.cumsum(0)
         _compare(case, answer(g.clone(), room.clone(), budget), _filled(room, budget, rising), {
             "a slope of −3 costs as much as one of 3: sort by its size.": _filled(room, budget, g.argsort()),
             "you filled up with the dearest first.": _filled(room, budget, rising.flip(0)),
             "all go by the same share: that is the straight line.": room * (budget / room.sum()),
             "right moves, wrong places: those are the moves in the order of the ranking.":
                 _filled(room, budget, rising)[rising],
+            "a move below 0: what is left of the budget ends at 0, use clamp(min=0).":
+                _placed((budget - spent + ranked).minimum(ranked), rising),
+            "each feature finds its own room spent already: take it off the cumulative sum.":
+                _placed((budget - spent).clamp(min=0).minimum(ranked), rising),
         })  # fmt: skip
     got = answer(*by_hand[:2], 99.0)
     _compare("a budget larger than all room", got, by_hand[1], {})
+
+
+def _placed(ranked: Tensor, order: Tensor) -> Tensor:
+    return torch.zeros_like(ranked).scatter(0, order, ranked)
 
 
 def _filled(room: Tensor, budget: float, order: Tensor) -> Tensor:
@@ -73,12 +85,14 @@ def _filled(room: Tensor, budget: float, order: Tensor) -> Tensor:
 
 def gig_map(answer) -> None:
     generator = torch.Generator().manual_seed(3)
-    for steps, B, K, h, w in ((1, 1, 2, 2, 3), (6, 2, 3, 4, 5), (5, 3, 2, 3, 2)):
+    # The path of one step comes last: on it different wrong turns lead to the same place.
+    for steps, B, K, h, w in ((6, 2, 3, 4, 5), (5, 3, 2, 3, 2), (1, 1, 2, 2, 3)):
         A, G = _random(generator, steps + 1, B, K, h, w), _random(generator, steps + 1, B, K, h, w)
         slope, moved = (G[:-1] + G[1:]) / 2, A[1:] - A[:-1]
         shares = (slope.mean((-2, -1), keepdim=True) * moved).sum(2)
         whole = (slope.mean((-2, -1), keepdim=True) * (A[1:] - A[0])).sum(2)
         left = (G[:-1].mean((-2, -1), keepdim=True) * moved).sum(2)
+        points = (G[1:].mean((-2, -1), keepdim=True) * (A[1:] - A[0])).sum(2)
         _compare(f"{steps} steps, {B} images", answer(A.clone(), G.clone()), shares.sum(0).relu(), {
             "there is a ReLU in each step; it comes once, behind the sum over the steps.":
                 shares.relu().sum(0),
@@ -87,6 +101,8 @@ def gig_map(answer) -> None:
             "each point is compared with the baseline instead of the point before it.": whole.sum(0).relu(),
             "each step is priced at its beginning; take the mean of both ends.": left.sum(0).relu(),
             "that is the mean over the steps; the line integral is their sum.": shares.mean(0).relu(),
+            "that is Integrated Grad-CAM's sum, 3.13; compare each point with the one before it.":
+                points.relu().mean(0),
         })  # fmt: skip
 
 
