@@ -36,6 +36,18 @@ MUTATIONS: dict[str, list[Mutation]] = {
         Mutation("limit = price.sort().values[int(p * 3)]", "limit = price.max()", "eq. 3.9"),
         Mutation("/ 2, A[1:] - A[:-1]).sum(0)", "/ 2, A[1:] - A[0]).sum(0)", "eq. 3.15: by hand"),
     ],
+    "04_multi_scale_fusion": [
+        Mutation("return N(up(M.relu(), size))", "return up(N(M.relu()), size)", "eq. 4.3"),
+        Mutation("N(one * (lam + R[0]))", "N(lam + one * R[0])", "eq. 4.5"),
+        Mutation("{lam: lam / (1 + lam) for", "{lam: lam / (0.5 + lam) for", "eq. 4.7"),
+        Mutation("(coarse(s1, (1, 2)) + 1e-6)", "(s1.mean() + 1e-6)", "eq. 4.10"),
+    ],
+    "06_poly_cam": [
+        Mutation("return ((Z - lo) / hi.clamp", "return ((Z - lo) / (hi - lo).clamp", "eq. 6.1"),
+        Mutation("pm[k] = max(keep[k] + own - remove[k], 0)", "pm[k] = keep[k] + minus[k]", "eq. 6.2, 6.3"),
+        Mutation("resize(resize(Z, small), Z.shape).clamp", "resize(Z, small).mean().clamp", "eq. 6.9"),
+        Mutation("resize(P[-1], Z.shape) * detail", "resize(P[-1], Z.shape) + detail", "eq. 6.11"),
+    ],
     "08_measuring_explanations": [
         Mutation("heat[mask].sum() / heat.sum()", "heat[mask].mean() / heat.mean()", "eq. 8.2"),
         Mutation("return (O - Y).clamp(min=0) / (1 - Y)", "return (O - Y).clamp(min=0) / (1 - O)", "eq. 8.5, 8.6"),

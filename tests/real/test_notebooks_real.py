@@ -82,3 +82,24 @@ class TestMeasuring:
     @pytest.mark.slow
     def test_mobilenet_with_its_own_preprocessing(self, real, tmp_path):
         run("08", real, tmp_path, MOBILENET, COLOUR)
+
+
+class TestMultiScaleFusion:
+    """With the scale robustness of the network measured on a folder of photos."""
+
+    def test_squeezenet_and_a_folder_of_photos(self, real, tmp_path):
+        run("04", real, tmp_path, SQUEEZENET | {"PHOTOS": str(real / "imagenet_val")}, COLOUR)
+
+    @pytest.mark.slow
+    def test_mobilenet_with_its_own_preprocessing(self, real, tmp_path):
+        run("04", real, tmp_path, MOBILENET, COLOUR)
+
+
+class TestPolyCam:
+    @pytest.mark.slow
+    def test_squeezenet_on_a_wide_photo(self, real, tmp_path):
+        run("06", real, tmp_path, SQUEEZENET, WIDE)
+
+    @pytest.mark.slow
+    def test_squeezenet_on_a_grey_photo(self, real, tmp_path):
+        run("06", real, tmp_path, SQUEEZENET, GREY)
