@@ -221,6 +221,30 @@ CHAPTERS = {
         # Ten scenes of each kind: curves, filled holes and draws take a core 7 to 10 seconds a scene.
         count=30,
     ),
+    # Each method by itself, nothing shared, so that the seconds are its own.
+    "09_side_by_side": Chapter(
+        _rows(methods.grad_cam, methods.grad_cam_pp, methods.layer_cam, methods.score_cam)
+        | {"integrated_grad_cam": functools.partial(methods.integrated_grad_cam, steps=10)}
+        | _rows(methods.gig_cam, methods.gig_cam_f)
+        | {"increment_cam": functools.partial(increment_cam_by, side=0.5)}
+        | _rows(methods.poly_cam, methods.union_cam, methods.fusion_cam),
+        # Without ADCC and the sensitivity, which explain again: every method two times and eleven times.
+        (
+            metrics.pointing_game,
+            metrics.energy_pointing_game,
+            metrics.energy_in_part,
+            metrics.relevance_rank,
+            metrics.average_drop,
+            metrics.increase,
+            metrics.average_gain,
+            metrics.average_drop_in_deletion,
+            functools.partial(metrics.insertion, steps=16),
+            functools.partial(metrics.deletion, steps=16),
+            functools.partial(metrics.road, fractions=(0.2,)),
+        ),
+        # Ten scenes of each kind: the methods that ask about every channel take a core most of a minute a scene.
+        count=30,
+    ),
 }
 
 
