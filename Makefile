@@ -18,7 +18,7 @@ LAB := $(if $(filter 0,$(shell id -u)),--allow-root)
 NEWS := @jupyterlab/apputils-extension:announcements
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run lab test test-all test-browser bench evidence store doctor clean
+.PHONY: help setup run lab test test-all test-browser bench evidence data store doctor clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 20
@@ -46,6 +46,9 @@ bench: $(STAMP)  ## time the library against the others, on this machine
 
 evidence: $(STAMP)  ## for authors: compute the tables of evidence again and store them
 	@$(PY) tools/evidence.py $(ARGS)
+
+data: $(STAMP)  ## weights and data sets: make data ARGS="list", then make data ARGS="get NAME"
+	@$(PY) -m data_download $(ARGS)
 
 store: $(STAMP)  ## for authors: execute the notebooks in place and store their outputs
 	@$(PY) tools/store_notebooks.py $(ARGS)
