@@ -43,14 +43,14 @@ def _parser() -> argparse.ArgumentParser:
         help="the data folder (default: the environment variable CAMBOOK_DATA, or ./data)",
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    commands.add_parser("list", parents=[shared], help="what there is, its size and licence, and what is here")
+    commands.add_parser("list", parents=[shared], help="what there is, its licence, and what is here already")
     get = commands.add_parser("get", parents=[shared], help="fetch, and unpack what is an archive")
     get.add_argument("names", nargs="+", metavar="NAME", help="what to fetch, as `list` calls it")
     get.add_argument(
         "--from", dest="given", default="", metavar="FOLDER-or-URL",
         help="ask only this data folder (or the address that serves it), which another machine filled",
     )
-    get.add_argument("--offline", action="store_true", help="ask no other machine: check and unpack what is here")
+    get.add_argument("--offline", action="store_true", help="ask nobody: only check and unpack what is here")
     verify = commands.add_parser("verify", parents=[shared], help="read all that is here and compare it")
     verify.add_argument("names", nargs="*", metavar="NAME", help="what to read (default: all)")
     return parser
@@ -65,7 +65,8 @@ def _list(entries: list[Entry], data: Path) -> int:
         size = bytes_text(entry.size)
         print(f"{entry.name:<{width}} {size:>7}{mark} {state(entry, data):<12}  {entry.what}")
         print(f"{'':<{width + 24}}{entry.licence}")
-    print(f"\nData folder: {data}. * = the registry's checksum was copied from somebody; `get` says from whom.")
+    print(f"\nData folder: {data}")
+    print("* The checksum was copied from somebody and not computed from the file; `get` says from whom.")
     return 0
 
 

@@ -16,17 +16,17 @@ def get(entry: Entry, data: Path, given: str = "", offline: bool = False, timeou
     """Make sure that the file of an entry is in the data folder, and an archive unpacked; prints what it did.
 
     given: a folder or an address that is asked instead of the entry's own sources: a data folder that
-    another machine filled, or any folder in which the file lies under its own name. offline: use only what
-    the data folder has.
+    another machine filled, or any folder in which the file lies under its own name. offline: ask nobody;
+    only the data folder, and the folder given, are read.
 
-    A file is here when its checksum is right, an archive when it was unpacked to its end. Raises DataError, or
-    OSError where this machine is the cause; nothing unfinished stays under the name of something finished.
+    A file is here when its checksum is right, an archive when it was unpacked to its end. Raises DataError,
+    or OSError where this machine is the cause; nothing unfinished has the name of something finished.
     """
     import filelock
 
     data.mkdir(parents=True, exist_ok=True)
     try:
-        # Two calls would write into the same unfinished file. A lock of a killed call is opened by the system.
+        # Two calls would write into the same unfinished file. The lock of a killed call opens by itself.
         with filelock.FileLock(data / ".lock", timeout=0):
             _get(entry, data, given, offline, timeout)
     except filelock.Timeout:
@@ -39,8 +39,9 @@ def _get(entry: Entry, data: Path, given: str, offline: bool, timeout: float) ->
         return
     fetched = not is_right(entry, data)
     if fetched:
-        if offline:
-            raise DataError(f"{entry.name} is not in {data}: leave --offline out, or bring {entry.file} there.")
+        if offline and not given:
+            raise DataError(f"{entry.name} is not in {data}: leave --offline out, or take it from a folder "
+                            "with --from.")
         sources = _sources(entry, given)
         _check_space(entry, data, _missing(entry, data) + entry.unpacked_at_most)
         if not entry.verified:
@@ -63,7 +64,9 @@ def is_right(entry: Entry, data: Path) -> bool:
 
     path = data / entry.file
     algorithm, digits = entry.checksum.split(":")
-    return path.is_file() and entry.may_have(path.stat().st_size) and pooch.file_hash(path, algorithm) == digits
+    if not path.is_file() or not entry.may_have(path.stat().st_size):
+        return False
+    return pooch.file_hash(path, algorithm) == digits
 
 
 def _sources(entry: Entry, given: str) -> list[str]:
@@ -85,8 +88,8 @@ def _sources(entry: Entry, given: str) -> list[str]:
 def _check_space(entry: Entry, data: Path, need: int) -> None:
     free = shutil.disk_usage(data).free
     if free < need:
-        raise DataError(f"{entry.name} needs {bytes_text(need)} in {data}, where {bytes_text(free)} are free: "
-                        "make room, or name another folder with --data.")
+        raise DataError(f"{entry.name} needs {bytes_text(need)} in {data}, where {bytes_text(free)} are "
+                        "free: make room, or name another folder with --data.")
 
 
 def _missing(entry: Entry, data: Path) -> int:
@@ -113,6 +116,8 @@ def _bring(entry: Entry, data: Path, sources: list[str], timeout: float) -> None
             restarted = True    # what an earlier call had left may have been the cause: once from the start
         elif after <= before:
             break
+    if not after:
+        part_file(entry, data).unlink(missing_ok=True)
     kept = f" ({bytes_text(after)} are kept, and the next call goes on from there)" if after else ""
-    raise DataError(f"{entry.name} could not be fetched, because {', and '.join(reasons)}: try again later{kept}, "
-                    "or take it from another machine with --from.")
+    raise DataError(f"{entry.name} could not be fetched, because {', and '.join(reasons)}: try again "
+                    f"later{kept}, or take it from another machine with --from.")

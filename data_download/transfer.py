@@ -1,9 +1,9 @@
 """One file from one source, by pooch.
 
 What pooch does: it asks with requests, which follows redirects; it writes beside the file's place, compares
-the checksum, and only then moves the file there. What it leaves to the downloader that one may give it is done
-here: to go on where an earlier call broke off, to refuse an answer that cannot be the file before it fills the
-disk, and to read from a folder.
+the checksum, and only then moves the file there. What it leaves to the downloader that one may give it is
+done here: to go on where an earlier call broke off, to refuse an answer that cannot be the file before it
+fills the disk, and to read from a folder.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ if TYPE_CHECKING:    # pooch and what comes with it are an extra: `list` works w
     import requests
     import tqdm
 
-CHUNK = 1 << 20    # bytes
+CHUNK = 1 << 16    # bytes; a line that breaks costs up to so many that had come
 
 
 class Refused(Exception):
@@ -91,7 +91,7 @@ def _reason(error: "requests.RequestException", timeout: float) -> str:
 def _from_web(entry: Entry, url: str, part: Path, timeout: float) -> None:
     import pooch
 
-    with part.open("ab") as file, _bar(entry) as bar:
+    with part.open("ab") as file, _bar(entry.name, entry.size) as bar:
         if file.tell() > entry.most_bytes:
             _empty(file)
         start = file.tell()
@@ -150,16 +150,16 @@ def _from_folder(entry: Entry, path: str, part: Path) -> None:
     size = os.path.getsize(path)
     if not entry.may_have(size):
         raise Refused(f"has {size:,} bytes instead of {entry.size:,}")
-    with open(path, "rb") as source, part.open("wb") as file, _bar(entry, size) as bar:
-        shutil.copyfileobj(CallbackIOWrapper(bar.update, source, "read"), file, CHUNK)
+    with open(path, "rb") as source, part.open("wb") as file, _bar(entry.name, size) as bar:
+        shutil.copyfileobj(CallbackIOWrapper(bar.update, source, "read"), file, 1 << 20)
 
 
 @contextlib.contextmanager
-def _bar(entry: Entry, total: int | None = None) -> Iterator["tqdm.tqdm"]:
+def _bar(name: str, total: int) -> Iterator["tqdm.tqdm"]:
     """A progress bar, on a terminal only, that is closed whatever happens."""
     from tqdm import tqdm
 
-    bar = tqdm(desc=entry.name, total=total, unit="B", unit_scale=True, disable=None, leave=False)
+    bar = tqdm(desc=name, total=total, unit="B", unit_scale=True, disable=None, leave=False)
     try:
         yield bar
     finally:

@@ -35,7 +35,7 @@ def verify(entry: Entry, data: Path) -> Finding:
     unpacked = bool(entry.holds) and is_unpacked(entry, data)
     if not file.is_file():
         if unpacked:
-            return Finding("SKIP", f"{file} is gone, so the files in {entry.holds} cannot be compared with it")
+            return Finding("SKIP", f"{file} is gone, so nothing in {entry.holds} can be compared with it")
         return Finding("SKIP", "not here")
     if not is_right(entry, data):
         return Finding("FAIL", f"{file} has not the registry's checksum: get {entry.name} fetches it again")
