@@ -12,7 +12,7 @@ WEIGHTS = {name: entry for name, entry in ENTRIES.items() if entry.file.startswi
 
 
 def test_what_the_book_needs_is_there():
-    papers = {"vgg16", "resnet50", "voc2007_test", "voc2012", "cub", "imagenet_val", "imagenet_boxes"}
+    papers = {"vgg16", "vgg19", "resnet50", "voc2007_test", "voc2012", "cub", "imagenet_val", "imagenet_boxes"}
     assert papers | {"squeezenet1_1", "mobilenet_v2", "resnet18"} <= set(ENTRIES)
     assert sum(name.startswith("photo_") for name in ENTRIES) >= 3
 
