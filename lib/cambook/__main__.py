@@ -1,4 +1,5 @@
-"""`python -m cambook explain PHOTO …` draws a heat map; `python -m cambook doctor` says what is wrong here.
+"""`python -m cambook explain PHOTO …` draws a heat map, `evaluate` runs methods over a data set, and `doctor`
+says what is wrong here.
 
 Each subcommand is imported only when it is called: `doctor` has to work where torch does not.
 """
@@ -9,6 +10,7 @@ USAGE = """usage: python -m cambook COMMAND …
 
 commands:
   explain PHOTO   draw a heat map over a photo (python -m cambook explain --help)
+  evaluate        methods and metrics over a data set, on all cores (python -m cambook evaluate --help)
   doctor          check this installation, line by line
 """
 
@@ -20,6 +22,10 @@ def main(arguments: list[str]) -> int:
         from . import explain
 
         return explain.main(rest)
+    if command == ["evaluate"]:
+        from .evaluate import cli
+
+        return cli.main(rest)
     if command == ["doctor"]:
         from . import doctor
 

@@ -50,12 +50,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--target", help="class to explain, by number or name (default: the most probable)")
     parser.add_argument("--layer", help="layer to look at, by name (default: the last map)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, … (default: %(default)s)")
+    add_preprocessing(parser)
+    return parser
+
+
+def add_preprocessing(parser: argparse.ArgumentParser) -> None:
+    """The options that `preprocessing` reads."""
     group = parser.add_argument_group("preprocessing", "where it is not the one that belongs to the weights")
     group.add_argument("--mean", type=float, nargs="+", metavar="M", help="one number, or one a colour")
     group.add_argument("--std", type=float, nargs="+", metavar="S", help="one number, or one a colour")
     group.add_argument("--resize", type=int, metavar="PIXELS", help="length of the shorter side")
     group.add_argument("--crop", type=int, metavar="PIXELS", help="side of the square cut from the middle")
-    return parser
 
 
 def _explain(options: argparse.Namespace) -> None:
@@ -71,7 +76,7 @@ def _explain(options: argparse.Namespace) -> None:
     device = _device(options.device)
     photo = models.open_photo(options.photo)
 
-    net = models.load(options.model, options.weights, device=device, preprocessing=_preprocessing(options))
+    net = models.load(options.model, options.weights, device=device, preprocessing=preprocessing(options))
     images = net.preprocessing(photo).to(device)    # (1, 3, H, W)
     height, width = images.shape[-2:]
     print(f"{options.photo}: {photo.width}x{photo.height} pixels, {options.model} sees {width}x{height}")
@@ -115,7 +120,8 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _preprocessing(options: argparse.Namespace) -> dict:
+def preprocessing(options: argparse.Namespace) -> dict:
+    """The fields of a `models.Preprocessing` that the command line names."""
     given = {}
     for field in ("mean", "std"):
         values = getattr(options, field)
