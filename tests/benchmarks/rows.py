@@ -205,6 +205,24 @@ def poly_cam_memory(device: str) -> Row:
     )    # fmt: skip
 
 
+def memory_of_methods(device: str) -> Row:
+    """What each finished method needs beside the network, for one picture; notebook 09 shows it."""
+    model, x = network("resnet18", device), pictures(1, device)
+    options = {"increment_cam": {"phase2_size": SIDE // 2}}
+
+    def call(name):
+        return copied(model, lambda model: partial(getattr(methods, name), model, x, CLASS, **options.get(name, {})))
+
+    return Row(
+        "memory_of_methods", f"peak memory of each method, ResNet-18, {SIDE}², one picture",
+        [Contender(name, call(name)) for name in (
+            "grad_cam", "grad_cam_pp", "layer_cam", "score_cam", "integrated_grad_cam", "gig_cam",
+            "gig_cam_f", "increment_cam", "poly_cam", "union_cam", "fusion_cam",
+        )],
+        [], "theirs / ours", "no goal, to know it", measures="megabytes",
+    )    # fmt: skip
+
+
 def union_cam(device: str, name: str = "resnet18", side: int = SIDE) -> Row:
     """UnionCAM against our own Score-CAM, which it holds: all else it does is five passes."""
     model, x = network(name, device), pictures(1, device, side)
@@ -399,5 +417,5 @@ ROWS = {
     "grad_cam": grad_cam, "layer_cam": layer_cam,
     "guided_ig": guided_ig, "guided_ig_tiny_vgg": partial(guided_ig, name="tiny_vgg", side=TINY),
     "path_engine": path_engine, "gig_cam": gig_cam, "curves": curves, "memory": memory,
-    "poly_cam_memory": poly_cam_memory,
+    "poly_cam_memory": poly_cam_memory, "memory_of_methods": memory_of_methods,
 }    # fmt: skip

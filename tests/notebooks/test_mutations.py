@@ -48,6 +48,11 @@ MUTATIONS: dict[str, list[Mutation]] = {
         Mutation("resize(resize(Z, small), Z.shape).clamp", "resize(Z, small).mean().clamp", "eq. 6.9"),
         Mutation("resize(P[-1], Z.shape) * detail", "resize(P[-1], Z.shape) + detail", "eq. 6.11"),
     ],
+    "07_union_cam": [
+        Mutation("theta / 100 * (len(ordered) - 1)", "theta / 100 * (len(ordered) - 2)", "eq. 7.2"),
+        Mutation("return R / torch.where(total > 0, total, 1)", "return R", "eq. 7.3"),
+        Mutation("(L * mask).sum((-2, -1)) / L.sum(", "(L * mask).sum((-2, -1)) / mask.sum(", "eq. 7.16"),
+    ],
     "08_measuring_explanations": [
         Mutation("heat[mask].sum() / heat.sum()", "heat[mask].mean() / heat.mean()", "eq. 8.2"),
         Mutation("return (O - Y).clamp(min=0) / (1 - Y)", "return (O - Y).clamp(min=0) / (1 - O)", "eq. 8.5, 8.6"),
@@ -115,7 +120,10 @@ class Mutated:
 
 def pytest_generate_tests(metafunc):
     if "number" in metafunc.fixturenames:
-        metafunc.parametrize("number", range(len(MUTATIONS[metafunc.cls.path.stem])))
+        count = len(MUTATIONS[metafunc.cls.path.stem])
+        # Each runs half a notebook: the first of each chapter always, the others in `make test-all`.
+        others = [pytest.param(number, marks=pytest.mark.slow) for number in range(1, count)]
+        metafunc.parametrize("number", [0, *others])
 
 
 for _path in NOTEBOOKS:

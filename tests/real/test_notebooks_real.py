@@ -1,4 +1,4 @@
-"""Notebooks 01 to 03 and 08, unchanged, on ImageNet networks and photographs that are grey or very wide."""
+"""The notebooks, unchanged, on ImageNet networks and photographs that are grey or very wide."""
 
 from pathlib import Path
 
@@ -40,11 +40,13 @@ def run(name: str, real: Path, tmp_path: Path, network: dict, photo: str) -> Non
     assert any("image/png" in output.get("data", {}) for output in outputs)
 
 
-# One class a notebook: `--dist loadscope` hands out classes, so they run side by side.
+# One class a notebook: `--dist loadscope` hands out classes, so they run side by side. One run is enough for every
+# day; the others take a minute or two each, in `make test-all`.
 class TestCamAndGradCam:
     def test_squeezenet_on_a_grey_photo(self, real, tmp_path):
         run("01", real, tmp_path, SQUEEZENET, GREY)
 
+    @pytest.mark.slow
     def test_mobilenet_with_its_own_preprocessing(self, real, tmp_path):
         run("01", real, tmp_path, MOBILENET, COLOUR)
 
@@ -54,6 +56,7 @@ class TestCamAndGradCam:
 
 
 class TestScoreCam:
+    @pytest.mark.slow
     def test_squeezenet_on_a_wide_photo(self, real, tmp_path):
         run("02", real, tmp_path, SQUEEZENET, WIDE)
 
@@ -67,6 +70,7 @@ class TestScoreCam:
 
 
 class TestGigPath:
+    @pytest.mark.slow
     def test_squeezenet_on_a_photo(self, real, tmp_path):
         run("03", real, tmp_path, SQUEEZENET, COLOUR)
 
@@ -76,6 +80,7 @@ class TestGigPath:
 
 
 class TestMeasuring:
+    @pytest.mark.slow
     def test_squeezenet_on_a_grey_photo(self, real, tmp_path):
         run("08", real, tmp_path, SQUEEZENET, GREY)
 
@@ -87,6 +92,7 @@ class TestMeasuring:
 class TestMultiScaleFusion:
     """With the scale robustness of the network measured on a folder of photos."""
 
+    @pytest.mark.slow
     def test_squeezenet_and_a_folder_of_photos(self, real, tmp_path):
         run("04", real, tmp_path, SQUEEZENET | {"PHOTOS": str(real / "imagenet_val")}, COLOUR)
 
@@ -103,3 +109,13 @@ class TestPolyCam:
     @pytest.mark.slow
     def test_squeezenet_on_a_grey_photo(self, real, tmp_path):
         run("06", real, tmp_path, SQUEEZENET, GREY)
+
+
+class TestUnionCam:
+    @pytest.mark.slow
+    def test_squeezenet_on_a_photo(self, real, tmp_path):
+        run("07", real, tmp_path, SQUEEZENET, COLOUR)
+
+    @pytest.mark.slow
+    def test_squeezenet_on_a_wide_photo(self, real, tmp_path):
+        run("07", real, tmp_path, SQUEEZENET, WIDE)
