@@ -77,7 +77,7 @@ def test_the_solution_passes(number, answer, capsys):
     ("6.4", lambda cams: depths(cams)[::-1], "shape"),
     ("6.4", lambda cams: depths(cams)[:1], "a list of 3"),
     ("6.4", lambda cams: [lnorm(cams[0], cams[0].shape), *depths(cams)[1:]], "C_L itself"),
-    ("6.4", lambda cams: [P * 2 if i else P for i, P in enumerate(depths(cams))], "equation 6.10"),
+    ("6.4", lambda cams: [P * 2 if i else P for i, P in enumerate(depths(cams))], "equation 6.11"),
 ])  # fmt: skip
 def test_the_usual_mistakes_are_named(number, answer, words, capsys):
     check_exercise(number, answer)

@@ -93,7 +93,7 @@ def exact(answer) -> None:
             continue
         stretched = F.interpolate(mean[None, None], C.shape, mode="bilinear", align_corners=False)[0, 0]
         assert not _same(got, C / stretched.clamp(min=1e-12), 1e-4), (
-            f"{where}: you stretched the means bilinearly (equation 6.8); here, repeat each of them."
+            f"{where}: you stretched the means bilinearly (equation 6.9); here, repeat each of them."
         )
         whole = C / C.mean().clamp(min=1e-12)
         assert not _same(got, whole, 1e-4), f"{where}: that is one mean for the whole map."
@@ -126,11 +126,11 @@ def depths(answer) -> None:
             ):
                 slip = _steps(cams, **wrong)[depth]
                 assert not _same(one, slip, 1e-4), f"{where}, map {depth}: {sentence}."
-            raise AssertionError(f"{where}, map {depth}: the values differ from equation 6.10.")
+            raise AssertionError(f"{where}, map {depth}: the values differ from equation 6.11.")
 
 
 def _steps(cams: list, *, lnorm: bool = True, before: str = "P") -> list:
-    """Equation 6.10, or with a usual mistake: no divisor, or the first or the previous C instead of P."""
+    """Equation 6.11, or with a usual mistake: no divisor, or the first or the previous C instead of P."""
 
     def resize(Z, size):
         return F.interpolate(Z[None, None], tuple(size), mode="bilinear", align_corners=False)[0, 0]
