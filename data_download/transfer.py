@@ -54,7 +54,8 @@ def transfer(entry: Entry, data: Path, source: str, timeout: float) -> None:
     except requests.RequestException as error:
         raise Refused(_reason(error, timeout)) from error
     except ValueError as error:
-        raise Refused("delivers a file whose checksum is not the registry's") from error
+        doubt = "" if entry.verified else ", which was only copied and may be wrong itself"
+        raise Refused(f"delivers a file whose checksum is not the registry's{doubt}") from error
 
 
 def part_file(entry: Entry, data: Path) -> Path:
@@ -92,8 +93,6 @@ def _from_web(entry: Entry, url: str, part: Path, timeout: float) -> None:
     import pooch
 
     with part.open("ab") as file, _bar(entry.name, entry.size) as bar:
-        if file.tell() > entry.most_bytes:
-            _empty(file)
         start = file.tell()
         if start == entry.size and not entry.rough_size:
             return    # an earlier call ended just before the checksum was compared

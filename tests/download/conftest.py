@@ -88,9 +88,10 @@ class Server:
         return answer
 
     def endless(self, request):
+        """Far more than any file here has; not truly endless, for the disk of who breaks the guard."""
         request.send_response(200)
         request.end_headers()
-        while not self.free.is_set():
+        for _ in range(200):
             request.wfile.write(b"x" * 65536)
 
 

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import io
+import logging
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import textwrap
 
 import filelock
+import pooch
 import pytest
 
 from data_download import DataError, fetch, transfer
@@ -48,6 +50,7 @@ def test_good(server, entry, body, data, capsys):
     get(thing, data)
     assert (data / thing.file).read_bytes() == body and left(data) == [thing.file]
     assert capsys.readouterr().out == f"thing: fetching 1.5 MB\nthing: fetched, {data / thing.file}\n"
+    assert not pooch.get_logger().isEnabledFor(logging.INFO)
     get(thing, data)
     assert server.asked == [("/a", None)], "the second call asked again"
     assert "is here" in capsys.readouterr().out
@@ -157,8 +160,8 @@ def part(entry, data, content):
 @pytest.mark.parametrize("wrong", [b"z" * 1000, b"z" * 5_000_000])
 def test_what_an_earlier_call_left_is_wrong(server, entry, body, data, wrong):
     part(entry(body), data, wrong)
-    server.answers["/a"] = server.answers["/b"] = server.resumable(body)
-    get(entry(body), data)
+    server.answers["/a"] = server.resumable(body)
+    get(entry(body, sources=[f"{server.address}/a"]), data)
     assert (data / "weights/thing.pth").read_bytes() == body
 
 
@@ -186,6 +189,7 @@ def test_one_wrong_bit(server, entry, body, data):
     server.answers["/a"] = server.whole(damaged(body))
     fails(entry(body), data, "/a delivers a file whose checksum is not the registry's")
     assert left(data) == []
+    fails(entry(body, verified=False), data, "not the registry's, which was only copied and may be wrong itself")
     server.answers["/b"] = server.whole(body)
     get(entry(body), data)
     assert (data / "weights/thing.pth").read_bytes() == body
