@@ -1,7 +1,7 @@
 """Spreading shards over the workers of Dask: those of this machine, or those of a scheduler that is there."""
 
 import logging
-import os
+import secrets
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
@@ -88,7 +88,9 @@ def spread(client, job: Job, shards: Sequence[Shard], finished: Callable[[Shard,
     from distributed import KilledWorker, as_completed
     from distributed.comm import CommClosedError
 
-    todo = {client.submit(compute, job, shard, key=f"{shard.file}-{os.getpid()}"): shard for shard in shards}
+    # A key that no other run has, which may still be busy with the same shard.
+    call = secrets.token_hex(4)
+    todo = {client.submit(compute, job, shard, key=f"{shard.file}-{call}"): shard for shard in shards}
     try:
         for future in as_completed(todo):
             finished(todo[future], future.result())

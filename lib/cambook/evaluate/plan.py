@@ -84,8 +84,9 @@ def read_recipe(name: str) -> tuple[Plan, dict]:
     """
     path = Path(name) if name.endswith(".toml") else RECIPES / f"{name}.toml"
     if not path.is_file():
-        known = ", ".join(sorted(file.stem for file in RECIPES.glob("*.toml"))) or "none is installed here"
-        raise FileNotFoundError(f"There is no recipe {path}: choose one of {known}, or give a file's path.")
+        known = ", ".join(sorted(file.stem for file in RECIPES.glob("*.toml")))
+        known = f"choose one of {known}" if known else "the papers' are in the project's folder recipes"
+        raise FileNotFoundError(f"There is no recipe {path}: {known}; or give the path of a file (.toml).")
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:

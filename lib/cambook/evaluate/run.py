@@ -1,5 +1,6 @@
 """A run from its plan to its results, and on from where an earlier one was interrupted."""
 
+import dataclasses
 import json
 import platform
 import sys
@@ -82,9 +83,8 @@ class Run:
                 print(f"{count} workers; dashboard: {client.dashboard_link}", flush=True)
                 threads = None if scheduler else max(1, cluster.cores() // max(count, 1))
                 job = shards.Job(
-                    plan=self.plan,
+                    plan=dataclasses.replace(self.plan, names=None),    # it goes along with every shard
                     folder=str(self.folder.resolve()),
-                    weights=shards.describe(self.net),
                     boxes=self.boxes,
                     device=self.device,
                     threads=threads,
@@ -118,10 +118,15 @@ class Run:
             )
         if older is None:
             write(file, {"settings": self.settings, "environment": environment(self.device), "results": None})
-        for part in (self.folder / "shards").glob("*.part"):    # of a process that was ended without a chance
-            part.unlink()
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Remove what processes have left that were ended while they wrote."""
+        for part in (self.folder / "shards").glob("*.part"):
+            part.unlink(missing_ok=True)
 
     def _end(self) -> None:
+        self._sweep()
         summary = results.write(self)
         known = read(self.folder / "run.json") or {}
         write(self.folder / "run.json", {

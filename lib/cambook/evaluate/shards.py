@@ -41,13 +41,12 @@ _one_at_a_time = threading.Lock()    # hooks on a network's layers do not bear a
 class Job:
     """What all shards of a run share. folder: of the run, seen by every worker under the same path.
 
-    weights: `describe` of the network. device: "cpu", or "cuda", where a worker takes the GPU of its number.
+    device: "cpu", or "cuda", where a worker takes the GPU of its number.
     threads: of torch in a worker; None leaves them as they are.
     """
 
     plan: Plan
     folder: str
-    weights: str
     boxes: bool
     device: str
     threads: int | None
@@ -68,23 +67,27 @@ class StoreError(Exception):
 
 def cut(plan: Plan, items: list[Item], net: nn.Module, *, boxes: bool) -> list[Shard]:
     """The shards of a run, in an order in which all methods have seen the first pictures first."""
+    made = _digests(plan, net, boxes)
+    parts = [tuple(items[start : start + SIZE]) for start in range(0, len(items), SIZE)]
+    return [Shard(row, part, _file(row, part, made)) for part in parts for row in made]
+
+
+def _digests(plan: Plan, net: nn.Module, boxes: bool) -> dict[str, str]:
+    """Row → what its maps and numbers rest on, but for the pictures: network, options and code."""
     columns = plan.columns(boxes=boxes)
     shared = [
         describe_model(net), str(net), plan.squash, sources(measure),
         {name: [describe_function(metric), sources(metric)] for name, metric in columns.items()},
     ]  # fmt: skip
-    rows = {
+    return {
         row: digest(*shared, describe_function(method), sources(method))
         for row, method in plan.rows().items()
     }
-    shards = []
-    for start in range(0, len(items), SIZE):
-        part = tuple(items[start : start + SIZE])
-        pictures = [[item.name, _size(item.photo), item.target, item.boxes] for item in part]
-        for row, made in rows.items():
-            file = f"shards/{row}-{start // SIZE:05d}-{digest(made, pictures)}.npz"
-            shards.append(Shard(row, part, file))
-    return shards
+
+
+def _file(row: str, part: tuple[Item, ...], made: dict[str, str]) -> str:
+    pictures = [[item.name, _size(item.photo), item.target, item.boxes] for item in part]
+    return f"shards/{row}-{digest(made[row], pictures)}.npz"
 
 
 def is_finished(folder: Path, shard: Shard) -> bool:
@@ -96,15 +99,23 @@ def compute(job: Job, shard: Shard) -> dict:
     """Explain and measure the shard's pictures, and write its file. Returns what `values` reads from it.
 
     A picture that cannot be read is noted, and the others go on. Raises ValueError or TypeError for a method
-    or metric that does not fit the network, StoreError where the file cannot be written.
+    or metric that does not fit the network, and where the worker has other code, weights or pictures than the
+    run; StoreError where the file cannot be written.
     """
     folder = Path(job.folder)
     if not (folder / "run.json").is_file():
         raise StoreError(f"{folder} is not the run's folder where the worker runs: it must be a shared one.")
+    if is_finished(folder, shard):    # by a worker that died before it could say so
+        return values(folder, shard)
     with _one_at_a_time:
         if job.threads:
             torch.set_num_threads(job.threads)
-        net = _network(job.plan, _device(job.device), job.weights)
+        net, made = _load(job.plan, _device(job.device), job.boxes)
+        if _file(shard.row, shard.items, made) != shard.file:
+            raise ValueError(
+                "A worker has another cambook, other weights or other pictures than this process: give both "
+                "the same."
+            )
         rows, columns = job.plan.rows(), job.plan.columns(boxes=job.boxes)
         maps, found = {}, {"values": {}, "unreadable": {}, "sha256": {}, "config": {}}
         found["device"] = str(_home(net))
@@ -201,24 +212,16 @@ def measure(
     return explanation.map[0].float().cpu().numpy(), found, config
 
 
-_networks: dict[tuple[str, str], nn.Module] = {}    # one for each process, which computes many shards
+_loaded: dict[str, tuple[nn.Module, dict[str, str]]] = {}    # a process computes many shards
 
 
-def _network(plan: Plan, device: str, weights: str) -> nn.Module:
-    """The network whose weights have this digest, loaded once."""
-    if (device, weights) not in _networks:
+def _load(plan: Plan, device: str, boxes: bool) -> tuple[nn.Module, dict[str, str]]:
+    """The plan's network, and `_digests` of the code that is installed here."""
+    key = f"{plan} {device}"
+    if key not in _loaded:
         net = networks.load(plan, device)
-        if describe(net) != weights:
-            raise ValueError(
-                f"The worker's {plan.network} is not that of the run: give both the same weights."
-            )
-        _networks[device, weights] = net
-    return _networks[device, weights]
-
-
-def describe(net: nn.Module) -> str:
-    """A digest of the network's weights and preprocessing."""
-    return digest(describe_model(net))
+        _loaded[key] = net, _digests(plan, net, boxes)
+    return _loaded[key]
 
 
 def _device(asked: str) -> str:
