@@ -42,6 +42,15 @@ MUTATIONS: dict[str, list[Mutation]] = {
         Mutation("{lam: lam / (1 + lam) for", "{lam: lam / (0.5 + lam) for", "eq. 4.7"),
         Mutation("(coarse(s1, (1, 2)) + 1e-6)", "(s1.mean() + 1e-6)", "eq. 4.10"),
     ],
+    "05_increment_cam": [
+        Mutation("alpha_toy = slope.mean((1, 2))", "alpha_toy = slope.sum((1, 2))", "eq. 5.1: by hand"),
+        Mutation("toy_net((X_toy * N(X_toy[k]))", "toy_net((X_toy[k] * N(X_toy))", "eq. 5.3: the scores"),
+        Mutation("weighted(a, maps).relu() + weighted(b", "weighted(a, maps) + weighted(b", "eq. 5.9"),
+        Mutation("return alpha * (1 + (z", "return alpha.abs() * (1 + (z", "eq. 5.10: where"),
+        Mutation("(2 * sigma ** 2)", "sigma ** 2", "eq. 5.12: with"),
+        Mutation("(L - L.flatten().quantile(tau))", "(L - tau)", "eq. 5.13: where"),
+        Mutation("weights = share + beta if", "weights = share * beta if", "eq. 5.8 and 5.12"),
+    ],
     "06_poly_cam": [
         Mutation("return ((Z - lo) / hi.clamp", "return ((Z - lo) / (hi - lo).clamp", "eq. 6.1"),
         Mutation("pm[k] = max(keep[k] + own - remove[k], 0)", "pm[k] = keep[k] + minus[k]", "eq. 6.2, 6.3"),

@@ -101,6 +101,12 @@ class TestMultiScaleFusion:
         run("04", real, tmp_path, MOBILENET, COLOUR)
 
 
+class TestIncrementCam:
+    @pytest.mark.slow
+    def test_squeezenet_on_a_photo(self, real, tmp_path):
+        run("05", real, tmp_path, SQUEEZENET, COLOUR)
+
+
 class TestPolyCam:
     @pytest.mark.slow
     def test_squeezenet_on_a_wide_photo(self, real, tmp_path):
