@@ -1,5 +1,6 @@
 """`python -m cambook evaluate` without a cluster: data sets, plans, recipes, costs, and what is refused."""
 
+import dataclasses
 import json
 import shutil
 
@@ -12,7 +13,7 @@ from torch import nn
 
 from cambook import methods, metrics, models, world
 from cambook.__main__ import main
-from cambook.evaluate import cost, datasets, networks, plan, shards
+from cambook.evaluate import cost, datasets, files, networks, plan, shards
 from cambook.evaluate.plan import Plan, change, read_recipe
 
 RECIPES = sorted(plan.RECIPES.glob("*.toml"))
@@ -199,6 +200,17 @@ class TestRecipes:
             Plan(metrics={"energy_in_box": {}}).columns(boxes=False)
 
 
+def test_a_file_is_whole_or_not_there(tmp_path):
+    path = tmp_path / "new" / "result.txt"
+    for content in ("first", "second"):
+        with files.whole(path) as part:
+            part.write_text(content)
+    with pytest.raises(OSError, match="full"), files.whole(path) as part:
+        part.write_text("thi")
+        raise OSError("full")
+    assert path.read_text() == "second" and list(path.parent.iterdir()) == [path]
+
+
 def test_squashed_pictures_keep_their_boxes(tmp_path):
     """Aspect and all: a box of the left half stays one."""
     picture(tmp_path / "wide.png", width=100, height=40)
@@ -264,6 +276,24 @@ def test_shards_are_named_by_what_they_rest_on(tmp_path):
     assert len(set(names)) == len(names) and name() == names[0]
     picture(tmp_path / "one.png", width=61)
     assert name() not in names
+
+
+def test_a_worker_computes_a_shard_once_and_only_the_runs_own(tmp_path):
+    """A worker may die when the file is written and before it said so; Dask asks another one again."""
+    picture(tmp_path / "one.png")
+    made = Plan(network="tiny_resnet", preprocessing={"resize": 48, "crop": 48}, metrics={"increase": {}})
+    items = datasets.items(datasets.load("folder", tmp_path), ["one.png"], annotated=False)
+    (shard,) = shards.cut(made, items, networks.load(made), boxes=False)
+    job = shards.Job(made, str(tmp_path), boxes=False, device="cpu", threads=None)
+    with pytest.raises(shards.StoreError, match="not the run's folder where the worker runs"):
+        shards.compute(job, shard)
+    (tmp_path / "run.json").touch()
+    found = shards.compute(job, shard)
+    written = (tmp_path / shard.file).stat().st_mtime_ns
+    assert shards.compute(job, shard) == found
+    assert (tmp_path / shard.file).stat().st_mtime_ns == written
+    with pytest.raises(ValueError, match="another cambook, other weights or other pictures"):
+        shards.compute(job, dataclasses.replace(shard, file="shards/other.npz"))
 
 
 def test_a_network_with_other_classes(tmp_path):
