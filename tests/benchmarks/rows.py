@@ -207,7 +207,7 @@ def poly_cam_memory(device: str) -> Row:
 
 def memory_of_methods(device: str) -> Row:
     """What each finished method needs beside the network, for one picture; notebook 09 shows it."""
-    model, x = network("resnet18", device), pictures(1, device)
+    model, x = models.load(network("resnet18", device), device=device), pictures(1, device)
     options = {"increment_cam": {"phase2_size": SIDE // 2}}
 
     def call(name):
