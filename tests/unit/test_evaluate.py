@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from torch import nn
 
 from cambook import methods, metrics, models, world
 from cambook.__main__ import main
-from cambook.evaluate import cost, datasets, files, networks, plan, shards
+from cambook.evaluate import cluster, cost, datasets, files, networks, plan, shards
 from cambook.evaluate.plan import Plan, change, read_recipe
 
 RECIPES = sorted(plan.RECIPES.glob("*.toml"))
@@ -294,6 +295,19 @@ def test_a_worker_computes_a_shard_once_and_only_the_runs_own(tmp_path):
     assert (tmp_path / shard.file).stat().st_mtime_ns == written
     with pytest.raises(ValueError, match="another cambook, other weights or other pictures"):
         shards.compute(job, dataclasses.replace(shard, file="shards/other.npz"))
+
+
+def test_workers_are_as_many_as_the_machine_bears(monkeypatch):
+    """One a GPU, each with its own; on CPUs one a core, as far as memory goes."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert cluster.default_workers("cuda", 10**9) == 2
+    for name, device in {0: "cuda:0", 1: "cuda:1", 2: "cuda:0", "tcp://host:1": "cuda:0"}.items():
+        monkeypatch.setattr("distributed.get_worker", lambda name=name: SimpleNamespace(name=name))
+        assert shards._device("cuda") == device
+    monkeypatch.setattr(cluster, "cores", lambda: 8)
+    for memory, count in {10**12: 8, 7 * 10**9: 2, 10**9: 1}.items():
+        monkeypatch.setattr(cluster, "_memory", lambda memory=memory: memory)
+        assert cluster.default_workers("cpu", 5 * 10**8) == count
 
 
 def test_a_network_with_other_classes(tmp_path):

@@ -33,6 +33,8 @@ def connect(
     memory = _memory()
     from distributed import Client, LocalCluster
 
+    # A page of calls for a lost scheduler, about which Stopped says a sentence.
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
     if scheduler:
         try:
             client = Client(scheduler, timeout=SECONDS_TO_CONNECT)
