@@ -67,6 +67,12 @@ MUTATIONS: dict[str, list[Mutation]] = {
         Mutation("return (O - Y).clamp(min=0) / (1 - Y)", "return (O - Y).clamp(min=0) / (1 - O)", "eq. 8.5, 8.6"),
         Mutation("scores[i - 1] + scores[i]) / 2", "scores[i - 1] + scores[i - 1]) / 2", "eq. 8.12"),
     ],
+    "09_side_by_side": [
+        Mutation("r[i] = 1 + above + equal / 2", "r[i] = 1 + above + equal", "eq. 9.4: two share"),
+        Mutation("np.mean([values[j] for j in picked])", "np.median([values[j] for j in picked])", "eq. 9.3"),
+        Mutation("disagree += sign < 0", "disagree += sign > 0", "eq. 9.5"),
+        Mutation("/ heat.sum()) / cue.double().mean()", "/ heat.sum()) * cue.double().mean()", "eq. 9.6: 6 of 8"),
+    ],
     "10_kernels": [
         Mutation("above = max(0, (2 * y + 1) * small - large)", "above = max(0, 2 * y * small)", "eq. 10.3"),
         Mutation("upper = (1 - tx) * tl.load", "upper = (1 - ty) * tl.load", "the kernel = the reference"),

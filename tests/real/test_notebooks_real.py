@@ -125,3 +125,9 @@ class TestUnionCam:
     @pytest.mark.slow
     def test_squeezenet_on_a_wide_photo(self, real, tmp_path):
         run("07", real, tmp_path, SQUEEZENET, WIDE)
+
+
+class TestSideBySide:
+    @pytest.mark.slow
+    def test_squeezenet_on_a_photo(self, real, tmp_path):
+        run("09", real, tmp_path, SQUEEZENET, COLOUR)
