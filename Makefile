@@ -11,8 +11,9 @@ STAMP := $(VENV)/cambook-installed
 ARGS ?=
 
 NBVAL := --nbval --nbval-current-env --nbval-sanitize-with tests/notebooks/sanitize.cfg
-# loadscope keeps the cells of one notebook in one worker, in order.
-PYTEST := $(PY) -m pytest -n 2 --dist loadscope --durations=10
+# loadscope keeps the cells of one notebook in one worker, in order. Two workers with two threads each get into
+# each other's way on two cores: two chapters side by side took 170 s, with one thread each 97 s.
+PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadscope --durations=10
 LAB := $(if $(filter 0,$(shell id -u)),--allow-root)
 # The part of JupyterLab that asks about news at the first start and looks for updates: a book needs no network.
 NEWS := @jupyterlab/apputils-extension:announcements
