@@ -7,12 +7,12 @@ picture's file name. Whoever has another method reads the same pictures by the s
 import csv
 import io
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from .files import whole
 from .show.paint import array
 
 
@@ -88,9 +88,6 @@ def _check_names(names: Mapping[str, object]) -> None:
 
 
 def _write(file: Path, content: bytes) -> Path:
-    """Whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(file.name + ".part")
-    part.write_bytes(content)
-    os.replace(part, file)
+    with whole(file) as part:
+        part.write_bytes(content)
     return file

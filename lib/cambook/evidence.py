@@ -47,6 +47,17 @@ LOCALISATION = (
     metrics.average_drop,
     metrics.increase,
 )
+# All that ask the network at most twice about a map.
+CHEAP = (
+    metrics.pointing_game,
+    metrics.energy_pointing_game,
+    metrics.energy_in_part,
+    metrics.relevance_rank,
+    metrics.average_drop,
+    metrics.increase,
+    metrics.average_gain,
+    metrics.average_drop_in_deletion,
+)
 # The other readings of GIG-CAM, in a fifth of its 50 steps: in 50 they would take a core two hours. GIG-CAM
 # itself stands beside them with both, because an adaptive path with fewer steps is another path.
 GIG_CAM_IN_10 = functools.partial(methods.gig_cam, steps=10)
@@ -165,11 +176,7 @@ CHAPTERS = {
             "pcam_pm_without_lnorm": functools.partial(poly_cam_by, lnorm=False),
         },
         (
-            metrics.pointing_game,
-            metrics.energy_pointing_game,
-            metrics.energy_in_part,
-            metrics.average_drop,
-            metrics.increase,
+            *METRICS,
             functools.partial(metrics.insertion, protocol="polycam", steps=16),
             functools.partial(metrics.deletion, protocol="polycam", steps=16),
         ),
@@ -188,11 +195,7 @@ CHAPTERS = {
             "fusion_cam": functools.partial(union_cam_by, method=methods.fusion_cam),
         },
         (
-            metrics.pointing_game,
-            metrics.energy_pointing_game,
-            metrics.energy_in_part,
-            metrics.average_drop,
-            metrics.increase,
+            *METRICS,
             functools.partial(metrics.insertion, steps=16),
             functools.partial(metrics.deletion, steps=16),
         ),
@@ -205,14 +208,7 @@ CHAPTERS = {
     "08_measuring_explanations": Chapter(
         _rows(methods.grad_cam, methods.grad_cam_pp, methods.layer_cam),
         (
-            metrics.pointing_game,
-            metrics.energy_pointing_game,
-            metrics.energy_in_part,
-            metrics.relevance_rank,
-            metrics.average_drop,
-            metrics.increase,
-            metrics.average_gain,
-            metrics.average_drop_in_deletion,
+            *CHEAP,
             metrics.adcc,
             *CURVES,
             functools.partial(metrics.road, fractions=(0.2, 0.5)),
@@ -230,14 +226,7 @@ CHAPTERS = {
         | _rows(methods.poly_cam, methods.union_cam, methods.fusion_cam),
         # Without ADCC and the sensitivity, which explain again: every method two times and eleven times.
         (
-            metrics.pointing_game,
-            metrics.energy_pointing_game,
-            metrics.energy_in_part,
-            metrics.relevance_rank,
-            metrics.average_drop,
-            metrics.increase,
-            metrics.average_gain,
-            metrics.average_drop_in_deletion,
+            *CHEAP,
             functools.partial(metrics.insertion, steps=16),
             functools.partial(metrics.deletion, steps=16),
             functools.partial(metrics.road, fractions=(0.2,)),

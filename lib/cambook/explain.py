@@ -2,7 +2,6 @@
 
 import argparse
 import inspect
-import os
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from torch import nn
 
 from . import methods, models, scoring, show
 from .explanation import GAP_LIMIT, PathExplanation
+from .files import whole
 
 
 def main(arguments: list[str]) -> int:
@@ -98,7 +98,8 @@ def _explain(options: argparse.Namespace) -> None:
         print(f"The sum along the path is rough: it misses the change of the score by more than {GAP_LIMIT:.0%}.")
 
     pixels = net.preprocessing.photo(images)[0]    # (H, W, 3)
-    _write(out, show.png(show.overlay(pixels, explanation.map[0])))
+    with whole(out) as part:
+        part.write_bytes(show.png(show.overlay(pixels, explanation.map[0])))
     print(f"wrote {out}")
 
 
@@ -146,13 +147,3 @@ def _class(net: nn.Module, wanted: str) -> int:
         known = "no class" if wanted.lower() not in names else "more than one class"
         raise ValueError(f"There is {known} called {wanted!r}: give its number, 0 to {len(names) - 1}.")
     return names.index(wanted.lower())
-
-
-def _write(out: Path, content: bytes) -> None:
-    """Under a name of its own first, so that a stopped run leaves no half a picture under the right one."""
-    part = out.with_name(out.name + ".part")
-    try:
-        part.write_bytes(content)
-        os.replace(part, out)
-    finally:
-        part.unlink(missing_ok=True)

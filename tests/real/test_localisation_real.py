@@ -90,7 +90,6 @@ def test_gradient_methods(method, net, pictures, record_property):
     compare(method(net, images, classes), masks, record_property)
 
 
-@pytest.mark.slow
 def test_score_cam_on_every_fourth_picture(net, pictures, record_property):
     images, classes, masks = (part[EVERY_FOURTH] for part in pictures)
     compare(methods.score_cam(net, images, classes, progress=False), masks, record_property)

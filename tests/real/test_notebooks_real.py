@@ -40,13 +40,13 @@ def run(name: str, real: Path, tmp_path: Path, network: dict, photo: str) -> Non
     assert any("image/png" in output.get("data", {}) for output in outputs)
 
 
-# One class a notebook: `--dist loadscope` hands out classes, so they run side by side. One run is enough for every
-# day; the others take a minute or two each, in `make test-all`.
+# One class a notebook: `--dist loadscope` hands out classes, so they run side by side. Every day a grey and a very
+# wide photo and another preprocessing, with the first two notebooks; the others take a minute or two each, in
+# `make test-all`.
 class TestCamAndGradCam:
     def test_squeezenet_on_a_grey_photo(self, real, tmp_path):
         run("01", real, tmp_path, SQUEEZENET, GREY)
 
-    @pytest.mark.slow
     def test_mobilenet_with_its_own_preprocessing(self, real, tmp_path):
         run("01", real, tmp_path, MOBILENET, COLOUR)
 
@@ -56,7 +56,6 @@ class TestCamAndGradCam:
 
 
 class TestScoreCam:
-    @pytest.mark.slow
     def test_squeezenet_on_a_wide_photo(self, real, tmp_path):
         run("02", real, tmp_path, SQUEEZENET, WIDE)
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import cambook.explain
-from cambook import methods, models, show
+from cambook import files, methods, models, show
 from cambook.__main__ import main
 from cambook.world import CLASSES, networks
 
@@ -147,7 +147,7 @@ def test_a_file_that_cannot_be_finished_leaves_the_old_one(explain, monkeypatch,
     def full(*_):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(cambook.explain.os, "replace", full)
+    monkeypatch.setattr(files.os, "replace", full)
     assert explain("--target", "1")[0] == 2 and "No space left" in capsys.readouterr().err
     assert out.read_bytes() == before and list(out.parent.iterdir()) == [out]
 

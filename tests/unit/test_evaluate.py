@@ -12,9 +12,9 @@ import torchvision
 from PIL import Image
 from torch import nn
 
-from cambook import methods, metrics, models, world
+from cambook import files, methods, metrics, models, world
 from cambook.__main__ import main
-from cambook.evaluate import cluster, cost, datasets, files, networks, plan, shards
+from cambook.evaluate import cluster, cost, datasets, networks, plan, shards
 from cambook.evaluate.plan import Plan, change, read_recipe
 
 RECIPES = sorted(plan.RECIPES.glob("*.toml"))

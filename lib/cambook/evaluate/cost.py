@@ -1,6 +1,5 @@
 """What a run will cost: how many images go through the network, and how long that takes here."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from .. import models
 from ..activations import capture
 from ..metrics.perturbation import PROTOCOLS
+from ..metrics.table import _now
 from ..models.running import frozen_eval
 from .plan import METHODS, METRICS, Plan
 
@@ -117,9 +117,3 @@ def seconds(net: nn.Module, images: Tensor) -> tuple[float, float]:
 def _name(kind: str, known: dict, row: str, options: dict) -> str:
     name = options.get(kind, row)
     return name if name in known else row
-
-
-def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()

@@ -4,11 +4,11 @@ import zipfile
 from typing import TYPE_CHECKING
 
 from .. import artefacts, metrics
+from ..files import whole
 from ..metrics.plot import dots
 from ..metrics.storage import write as write_text
 from ..models.weights import sha256
 from . import shards
-from .files import whole
 
 if TYPE_CHECKING:
     from .run import Run

@@ -7,7 +7,6 @@ import io
 import json
 import os
 import threading
-import time
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,14 +18,15 @@ from torch import nn
 from torchvision.transforms.functional import pil_to_tensor, resize
 
 from .. import world
+from ..files import whole
 from ..metrics import Picture, box_masks
 from ..metrics._again import explain
 from ..metrics.ground_truth import Example, example
 from ..metrics.storage import describe_function, describe_model, digest, sources
+from ..metrics.table import _now
 from ..models import Preprocessing, open_photo
 from . import networks
 from .datasets import Item
-from .files import whole
 from .plan import Plan
 
 # Pictures that are lost together when a worker dies: a few minutes' work for the slowest methods.
@@ -250,9 +250,3 @@ def _checksum(photo: str | int) -> str | None:
 
 def _home(net: nn.Module) -> torch.device:
     return next(net.parameters()).device
-
-
-def _now(device: torch.device) -> float:
-    if device.type == "cuda":    # or the clock would stop before the device has
-        torch.cuda.synchronize(device)
-    return time.perf_counter()

@@ -13,7 +13,7 @@ from collections.abc import Callable
 def tests() -> dict[str, Callable]:
     """All tests by exercise number, in order. ValueError when two files claim the same number."""
     found: dict[str, Callable] = {}
-    for file in sorted(file.name for file in pkgutil.iter_modules(__path__)):
+    for file in sorted(file.name for file in pkgutil.iter_modules(__path__) if file.name.startswith("nb")):
         for number, test in importlib.import_module(f"{__name__}.{file}").TESTS.items():
             if number in found:
                 raise ValueError(

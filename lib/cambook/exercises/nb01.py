@@ -1,7 +1,13 @@
 """Tests of the exercises of notebook 01. Each wrong turn that readers take has a sentence of its own."""
 
+from functools import partial
+
 import torch
 from torch import Tensor
+
+from .comparing import compare
+
+_compare = partial(compare, nan="there is NaN in the answer; look for 0/0.", atol=1e-6)
 
 # Images, channels, height, width: one image, a map that is not square, a single channel.
 SIZES = ((1, 3, 2, 2), (3, 5, 4, 7), (2, 1, 5, 3))
@@ -10,20 +16,6 @@ SIZES = ((1, 3, 2, 2), (3, 5, 4, 7), (2, 1, 5, 3))
 def _random(generator: torch.Generator, *shape: int) -> Tensor:
     """Random numbers whose memory is not in the order of the axes, as after a transposition."""
     return torch.randn(shape[::-1], generator=generator).permute(*reversed(range(len(shape))))
-
-
-def _compare(case: str, got, expected: Tensor, wrong_turns: dict[str, Tensor]) -> None:
-    """Accept `expected`; otherwise name the wrong turn whose result was given, if it is one of the known."""
-    assert isinstance(got, Tensor), f"{case}: return a tensor, not {type(got).__name__}."
-    assert got.shape == expected.shape, f"{case}: expected shape {tuple(expected.shape)}, got {tuple(got.shape)}."
-    assert not got.isnan().any(), f"{case}: there is NaN in the answer; look for 0/0."
-    if torch.allclose(got, expected, rtol=1e-4, atol=1e-6):
-        return
-    for sentence, wrong in wrong_turns.items():
-        if wrong.shape == got.shape and torch.allclose(got, wrong, rtol=1e-4, atol=1e-6):
-            raise AssertionError(f"{case}: {sentence}")
-    worst = (got - expected).abs().argmax()
-    raise AssertionError(f"{case}: expected {expected.flatten()[worst]:.4g}, got {got.flatten()[worst]:.4g}.")
 
 
 def class_maps(answer) -> None:

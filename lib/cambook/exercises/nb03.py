@@ -3,27 +3,12 @@
 import torch
 from torch import Tensor
 
+from .comparing import compare
+
 
 def _random(generator: torch.Generator, *shape: int) -> Tensor:
     """Random numbers whose memory is not in the order of the axes, as after a transposition."""
     return torch.randn(shape[::-1], generator=generator).permute(*reversed(range(len(shape))))
-
-
-def _compare(case: str, got, expected: Tensor, wrong_turns: dict[str, Tensor]) -> None:
-    """Accept `expected`; otherwise name the wrong turn whose result was given, if it is one of the known."""
-    assert isinstance(got, Tensor), f"{case}: return a tensor, not {type(got).__name__}."
-    assert got.shape == expected.shape, (
-        f"{case}: expected shape {tuple(expected.shape)}, got {tuple(got.shape)}."
-    )
-    if torch.allclose(got, expected, rtol=1e-4, atol=1e-5):
-        return
-    for sentence, wrong in wrong_turns.items():
-        if torch.allclose(got, wrong, rtol=1e-4, atol=1e-5):
-            raise AssertionError(f"{case}: {sentence}")
-    worst = (got - expected).abs().argmax()
-    raise AssertionError(
-        f"{case}: expected {expected.flatten()[worst]:.4g}, got {got.flatten()[worst]:.4g}."
-    )
 
 
 def attribute(answer) -> None:
@@ -32,7 +17,7 @@ def attribute(answer) -> None:
         path, slopes = _random(generator, steps + 1, n), _random(generator, steps + 1, n)
         moved, mean = path[1:] - path[:-1], (slopes[:-1] + slopes[1:]) / 2
         expected = (mean * moved).sum(0)
-        _compare(f"{steps} steps, {n} features", answer(path.clone(), slopes.clone()), expected, {
+        compare(f"{steps} steps, {n} features", answer(path.clone(), slopes.clone()), expected, {
             "each step is priced at its beginning; take the mean of both ends.": (slopes[:-1] * moved).sum(0),
             "each step is priced at its end; take the mean of both ends.": (slopes[1:] * moved).sum(0),
             "twice too much: the mean of two slopes is half of their sum.": 2 * expected,
@@ -57,7 +42,7 @@ def spend(answer) -> None:
         rising = g.abs().argsort()
         ranked = room[rising]
         spent = ranked.cumsum(0)
-        _compare(case, answer(g.clone(), room.clone(), budget), _filled(room, budget, rising), {
+        compare(case, answer(g.clone(), room.clone(), budget), _filled(room, budget, rising), {
             "a slope of −3 costs as much as one of 3: sort by its size.": _filled(room, budget, g.argsort()),
             "you filled up with the dearest first.": _filled(room, budget, rising.flip(0)),
             "all go by the same share: that is the straight line.": room * (budget / room.sum()),
@@ -69,7 +54,7 @@ def spend(answer) -> None:
                 _placed((budget - spent).clamp(min=0).minimum(ranked), rising),
         })  # fmt: skip
     got = answer(*by_hand[:2], 99.0)
-    _compare("a budget larger than all room", got, by_hand[1], {})
+    compare("a budget larger than all room", got, by_hand[1], {})
 
 
 def _placed(ranked: Tensor, order: Tensor) -> Tensor:
@@ -93,7 +78,7 @@ def gig_map(answer) -> None:
         whole = (slope.mean((-2, -1), keepdim=True) * (A[1:] - A[0])).sum(2)
         left = (G[:-1].mean((-2, -1), keepdim=True) * moved).sum(2)
         points = (G[1:].mean((-2, -1), keepdim=True) * (A[1:] - A[0])).sum(2)
-        _compare(f"{steps} steps, {B} images", answer(A.clone(), G.clone()), shares.sum(0).relu(), {
+        compare(f"{steps} steps, {B} images", answer(A.clone(), G.clone()), shares.sum(0).relu(), {
             "there is a ReLU in each step; it comes once, behind the sum over the steps.":
                 shares.relu().sum(0),
             "the ReLU at the end is missing.": shares.sum(0),
@@ -112,14 +97,14 @@ def arrival_weights(answer) -> None:
         G = _random(generator, T, K, h, w)
         pooled = G.mean((2, 3))
         later = pooled.flip(0).cumsum(0).flip(0)
-        _compare(f"{T} steps, {K} channels", answer(G.clone()), later / T, {
+        compare(f"{T} steps, {K} channels", answer(G.clone()), later / T, {
             "you summed from the start up to s; W_s sums from s to the end.": pooled.cumsum(0) / T,
             "the 1/T is missing.": later,
             "z_s itself belongs to the sum: what comes in step s is there at z_s.": (later - pooled) / T,
             "turn the sum round again: the first weight stands last.": later.flip(0) / T,
             "that is the sum over the cells; the bar is their mean.": later * h * w / T,
         })  # fmt: skip
-    _compare("a constant gradient, equation 3.18", answer(torch.ones(4, 1, 2, 2)),
+    compare("a constant gradient, equation 3.18", answer(torch.ones(4, 1, 2, 2)),
              torch.tensor([[1.0], [0.75], [0.5], [0.25]]), {})  # fmt: skip
 
 

@@ -1,7 +1,15 @@
 """Tests of the exercises of notebook 04. Each wrong turn that readers take has a sentence of its own."""
 
+from functools import partial
+
 import torch
 from torch import Tensor
+
+from .comparing import compare
+
+_compare = partial(
+    compare, nan="NaN; a map without evidence is 0/0 unless you look before you divide."
+)
 
 
 def _maps(generator: torch.Generator, scales: int, *size: int) -> list[Tensor]:
@@ -12,24 +20,6 @@ def _maps(generator: torch.Generator, scales: int, *size: int) -> list[Tensor]:
 
 def _largest(map: Tensor) -> Tensor:
     return map / map.max() if map.max() > 0 else map
-
-
-def _compare(case: str, got, expected: Tensor, wrong_turns: dict[str, Tensor]) -> None:
-    """Accept `expected`; otherwise name the wrong turn whose result was given, if it is one of the known."""
-    assert isinstance(got, Tensor), f"{case}: return a tensor, not {type(got).__name__}."
-    assert got.shape == expected.shape, (
-        f"{case}: expected shape {tuple(expected.shape)}, got {tuple(got.shape)}."
-    )
-    assert not got.isnan().any(), f"{case}: NaN; a map without evidence is 0/0 unless you look before you divide."
-    if torch.allclose(got, expected, rtol=1e-4, atol=1e-5):
-        return
-    for sentence, wrong in wrong_turns.items():
-        if wrong.shape == got.shape and torch.allclose(got, wrong, rtol=1e-4, atol=1e-5):
-            raise AssertionError(f"{case}: {sentence}")
-    worst = (got - expected).abs().argmax()
-    raise AssertionError(
-        f"{case}: expected {expected.flatten()[worst]:.4g}, got {got.flatten()[worst]:.4g}."
-    )
 
 
 def _fused(maps: list[Tensor], lam: float, between: bool = True) -> Tensor:

@@ -1,25 +1,13 @@
 """Tests of the exercises of notebook 05. Each wrong turn that readers take has a sentence of its own."""
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
+from .comparing import compare
 
-def _compare(case: str, got, expected: Tensor, wrong_turns: dict[str, Tensor]) -> None:
-    """Accept `expected`; otherwise name the wrong turn whose result was given, if it is one of the known."""
-    assert isinstance(got, Tensor), f"{case}: return a tensor, not {type(got).__name__}."
-    assert got.shape == expected.shape, (
-        f"{case}: expected shape {tuple(expected.shape)}, got {tuple(got.shape)}."
-    )
-    assert not got.isnan().any(), f"{case}: there is NaN in it; where does 0/0 or 0 · log 0 come from?"
-    if torch.allclose(got, expected, rtol=1e-4, atol=1e-5):
-        return
-    for sentence, wrong in wrong_turns.items():
-        if torch.allclose(got, wrong, rtol=1e-4, atol=1e-5):
-            raise AssertionError(f"{case}: {sentence}")
-    worst = (got - expected).abs().argmax()
-    raise AssertionError(
-        f"{case}: expected {expected.flatten()[worst]:.4g}, got {got.flatten()[worst]:.4g}."
-    )
+_compare = partial(compare, nan="there is NaN in it; where does 0/0 or 0 · log 0 come from?")
 
 
 def _minmax(maps: Tensor) -> Tensor:

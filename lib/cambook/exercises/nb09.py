@@ -3,24 +3,13 @@
 import torch
 from torch import Tensor
 
+from .comparing import compare
+
 
 def _compare(case: str, got, expected: Tensor, wrong_turns: dict[str, Tensor]) -> None:
-    """Accept `expected`; otherwise name the wrong turn whose result was given, if it is one of the known."""
-    got = torch.as_tensor(got).double() if isinstance(got, (int, float)) else got
-    assert isinstance(got, Tensor), f"{case}: return a tensor, not {type(got).__name__}."
-    assert got.shape == expected.shape, (
-        f"{case}: expected shape {tuple(expected.shape)}, got {tuple(got.shape)}."
-    )
-    got, expected = got.double(), expected.double()
-    if torch.allclose(got, expected, rtol=1e-5, atol=1e-6, equal_nan=True):
-        return
-    for sentence, wrong in wrong_turns.items():
-        if wrong.shape == got.shape and torch.allclose(got, wrong.double(), rtol=1e-5, atol=1e-6, equal_nan=True):
-            raise AssertionError(f"{case}: {sentence}")
-    worst = (got - expected).abs().nan_to_num(torch.inf).argmax()
-    raise AssertionError(
-        f"{case}: expected {expected.flatten()[worst]:.4g}, got {got.flatten()[worst]:.4g}."
-    )
+    """A single number may come as Python's own."""
+    got = torch.tensor(got) if isinstance(got, (int, float)) else got
+    compare(case, got, expected, wrong_turns, rtol=1e-5, atol=1e-6)
 
 
 def paired(answer) -> None:
