@@ -62,8 +62,11 @@ def shares(answer) -> None:
             f"{where}: the constant channel is gone; only what is strictly below its percentile goes."
         )
         assert not _same(got, _shares(G, G == G)), f"{where}: nothing was cut."
+        assert not (got < 0).any(), f"{where}: a share is negative; ReLU comes before the sum."
+        R = G.where(G >= t, G * 0).relu()
+        assert not _same(got, R / R.sum()), f"{where}: one sum for all channels; each is divided by its own."
         assert not _same(got * G.relu().sum((1, 2), keepdim=True).clamp(min=1e-9), expected) and not _same(
-            got, G.where(G >= t, G * 0).relu()
+            got, R
         ), f"{where}: the shares of a channel must add up to one."
         raise AssertionError(f"{where}: the values differ by up to {(got - expected).abs().max():.2f}.")
 
@@ -89,11 +92,19 @@ def unite(answer) -> None:
         assert not _same(got, _minmax(b_d * den + b_r * reg)) and not _same(got, 1 - reg), (
             f"{where}: a negative score counts as 0; else it turns its map inside out."
         )
+        assert min(b_d, b_r) >= 0 or not _same(got, _minmax(abs(b_d) * den + abs(b_r) * reg)), (
+            f"{where}: a negative score counts as 0, not as a positive one."
+        )
         assert max(b_d, b_r) > 0, f"{where}: no score is positive, so the region map comes back as it is."
+        assert min(b_d, b_r) > 0 or not _same(got, reg), (
+            f"{where}: only if neither score is positive does the region map come back; one is."
+        )
         assert not _same(got, _minmax(max(b_r, 0) * den + max(b_d, 0) * reg)), (
             f"{where}: each map gets its own score; yours are exchanged."
         )
-        assert not _same(got, mixed), f"{where}: bring the mixture to [0, 1] by its minimum and maximum."
+        assert not _same(_minmax(got), expected), (
+            f"{where}: bring the mixture to [0, 1] by its minimum and maximum."
+        )
         raise AssertionError(f"{where}: the values differ by up to {(got - expected).abs().max():.2f}.")
 
 
@@ -117,7 +128,7 @@ def idle(answer) -> None:
             f"{words}: that is the share of entries that are not positive; count places, not entries."
         )
         raise AssertionError(
-            f"{words}: expected θ = {expected:.1f}, got {got:.1f} for {list(map(list, values))}."
+            f"{words}: expected θ = {expected:.3f}, got {got:.3f} for {list(map(list, values))}."
         )
 
 
