@@ -44,6 +44,13 @@ def everything(accepts, low, high):
     return next(size for size in range(low, high + 1) if accepts(size))
 
 
+def endless(accepts, low, high):
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if accepts(middle) else (middle, high)
+    return low
+
+
 def refused(accepts, low, high):
     found = smallest(accepts, low, high)
     return found if found == low else found - 1
@@ -66,6 +73,7 @@ def test_the_solution_passes(number, answer, capsys):
         ("5.1", lambda alpha, A: alpha[:, None, None] * minmax(A), "normalised first"),
         ("5.1", lambda alpha, A: alpha[:, None, None] * A, "bring each to 0"),
         ("5.1", lambda alpha, A: minmax((alpha[:, None, None] * A).flatten(1)).view_as(A), "of all"),
+        ("5.1", lambda alpha, A: minmax(alpha[:, None] * A), "RuntimeError"),
         ("5.1", lambda alpha, A: gradient_masks(alpha, A)[0], "expected shape"),
         ("5.1", lambda alpha, A: gradient_masks(alpha, A).tolist(), "return a tensor"),
         ("5.1", lambda alpha, A: gradient_masks(alpha, A) ** 2, "expected"),
@@ -81,9 +89,11 @@ def test_the_solution_passes(number, answer, capsys):
         ("5.3", lambda beta: evenness(beta) * math.log(len(beta)) / len(beta), "not by K"),
         ("5.3", lambda beta: -evenness(beta), "turned round"),
         ("5.3", lambda beta: -torch.special.xlogy(beta, beta).sum() / math.log(len(beta)), "no shares yet"),
+        ("5.3", lambda beta: evenness(beta.softmax(0)), "another softmax"),
         ("5.3", lambda beta: (evenness(beta) * math.log(len(beta))).exp() / len(beta), "eq. 2.8"),
         ("5.3", lambda beta: torch.distributions.Categorical(beta).entropy() * math.nan, "NaN"),
         ("5.4", everything, "halve the interval"),
+        ("5.4", endless, "again and again"),
         ("5.4", refused, "largest that is refused"),
         ("5.4", lambda accepts, low, high: high, "but so is"),
         ("5.4", lambda accepts, low, high: low, "is refused"),

@@ -17,7 +17,7 @@ def _minmax(maps: Tensor) -> Tensor:
 
 def gradient_masks(answer) -> None:
     generator = torch.Generator().manual_seed(0)
-    for channels, height, width in ((2, 2, 2), (5, 3, 4)):
+    for channels, height, width in ((5, 3, 4), (2, 2, 2)):
         A = torch.rand(channels, height, width, generator=generator) + 1
         alpha = torch.randn(channels, generator=generator)
         alpha[0], alpha[1] = 0.3, -2.0
@@ -84,6 +84,8 @@ def evenness(answer) -> None:
             "the sign is turned round.": -entropy / most,
             "weights that do not add up to 1 are no shares yet.":
                 -torch.special.xlogy(beta, beta).sum() / most,
+            "β holds the weights, no scores: divide by their sum, without another softmax.":
+                torch.special.entr(beta.softmax(0)).sum() / most,
             "that is the number of channels that have a say (eq. 2.8), as a share of K.":
                 entropy.exp() / len(beta),
         })  # fmt: skip
@@ -95,6 +97,10 @@ def smallest(answer) -> None:
 
         def accepts(size: int, first: int = first, asked: list[int] = asked) -> bool:
             asked.append(size)
+            # A loop that never ends would hang the reader's notebook.
+            assert len(asked) <= high - low + 3, (
+                f"from {low} to {high}: you asked about {size} again and again; does the interval always shrink?"
+            )
             return size >= first
 
         got, where = answer(accepts, low, high), f"from {low} to {high}, accepted from {first} on"
