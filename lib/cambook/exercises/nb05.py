@@ -99,7 +99,7 @@ def smallest(answer) -> None:
             asked.append(size)
             # A loop that never ends would hang the reader's notebook.
             assert len(asked) <= high - low + 3, (
-                f"from {low} to {high}: you asked about {size} again and again; does the interval always shrink?"
+                f"from {low} to {high}: {size} is asked about again and again; does the interval shrink?"
             )
             return size >= first
 
