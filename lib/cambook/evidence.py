@@ -108,8 +108,6 @@ CHAPTERS = {
             },
         },
         LOCALISATION,
-        # Twelve rows ask 160 times for slopes: four seconds of a core for a scene.
-        count=100,
     ),
     "04_multi_scale_fusion": Chapter(
         {
@@ -130,9 +128,6 @@ CHAPTERS = {
             },
         },
         LOCALISATION,
-        # Twenty scenes of each kind. Three scales cost seven times as much as one: a scene with all its rows
-        # takes a core 4 seconds.
-        count=60,
     ),
     "05_increment_cam": Chapter(
         {
