@@ -14,6 +14,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 import torch  # noqa: E402 - after the number of threads is known
 
+# Chunks of pictures come one after another then, as many tests watch them; test_threads.py asks for more.
+torch.set_num_threads(1)
+
 # Without a CUDA device the Triton kernels are tested in Triton's interpreter. That has to be chosen before
 # cambook.kernels is imported. A child process inherits it and computes the same: on the CPU the operators
 # take their references all the same.

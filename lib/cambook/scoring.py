@@ -10,7 +10,9 @@ import itertools
 import os
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from threading import local
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +20,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from . import targets as targets_
+from . import threads
 from .kernels import masked_batch, perturb_batch
 from .models.running import check_images, forward, frozen_eval
 
@@ -33,6 +36,8 @@ PLANES_INSIDE = 256
 # A chunk is no larger than this. On CPUs 8 to 16 images were fastest; for other devices the number is a
 # guess.
 LARGEST_CHUNK = {"cpu": 16, "cuda": 256}
+# Chunks side by side share that number, down to these, below which a pass does not pay.
+LEAST_SIDE_BY_SIDE = 4
 # Memory that is assumed to be free where the system does not say.
 ASSUMED_FREE = 2 * 1024**3
 # Recording a CUDA graph costs a few passes; with fewer full chunks than this it does not pay.
@@ -137,7 +142,8 @@ def masked_scores(
         `fast_dtype`, and as "exact" where the device has no half precision. The ranks of the channels stay
         (rank correlation 0.999 or more; less in bfloat16, which only some CPUs are left with).
     chunk: masked images a pass; "auto" takes a quarter of the free memory at most, and halves itself when the
-        device runs out of memory. The result does not depend on it, beyond float rounding.
+        device runs out of memory. The result does not depend on it, beyond float rounding. On a CPU one chunk
+        a thread goes through the network at the same time, if torch may use several (`torch.set_num_threads`).
     progress: True shows a bar on stderr, False none, None one that appears after 5 s (all three need tqdm).
 
     Channels without a mask (constant, or with NaN or infinity) are skipped exactly: no forward pass, value 0.
@@ -293,7 +299,8 @@ def _ask(
     pictures of these ascending numbers, 0 … N - 1; `here` are the same on the device. what: is done to the
     pictures, for the progress bar.
     """
-    size = chunk_size(chunk, images)
+    at_once = threads.count(images.device)
+    size = chunk_size(chunk, images, at_once)
     forwards = 0
 
     def ask(numbers: Sequence[int], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -302,24 +309,30 @@ def _ask(
         here = torch.as_tensor(numbers, dtype=torch.int64, device=images.device)
         answers = torch.empty(len(numbers), device=images.device)
         classes = torch.empty(len(numbers), dtype=torch.int64, device=images.device)
-        network = _Network(model, images, len(numbers))
         start = 0
+
+        def answer(own: local, places: range) -> Tensor:
+            if not hasattr(own, "network"):
+                own.network = _Network(model, images, len(numbers), size)
+            part = slice(places.start, places.stop)
+            buffer = own.network.buffer(len(places), dtype)
+            write(numbers[part], here[part], buffer)
+            with nullcontext() if dtype == images.dtype else _HeadInFloat32():
+                return own.network(buffer)
+
         while start < len(numbers):
-            part = here[start : start + size]
+            chunks = [range(len(numbers))[i : i + size] for i in range(start, len(numbers), size)]
             try:
-                buffer = network.buffer(len(part), size, dtype)
-                write(numbers[start : start + size], part, buffer)
-                output = network(buffer)
+                for output in threads.side_by_side(answer, chunks, min(at_once, len(chunks))):
+                    part = slice(start, start + len(output))
+                    answers[part] = targets.score(output.float(), rows[here[part]], kind).float()
+                    classes[part] = top_class(output)
+                    start += len(output)
+                    bar.update(len(output))
             except torch.OutOfMemoryError:
                 if chunk != "auto" or size == 1:
                     raise
-                network.forget()
                 size = size // 2
-                continue
-            answers[start : start + len(part)] = targets.score(output.float(), rows[part], kind).float()
-            classes[start : start + len(part)] = top_class(output)
-            start += len(part)
-            bar.update(len(part))
         forwards += len(numbers)
         return answers, classes
 
@@ -330,7 +343,7 @@ def _ask(
         if dtype == images.dtype:
             answers, classes = ask(everything, dtype)
         else:
-            with torch.autocast(images.device.type, dtype), _HeadInFloat32():
+            with torch.autocast(images.device.type, dtype):
                 answers, classes = ask(everything, dtype)
             overflowed = torch.nonzero(~answers.isfinite()).squeeze(1).tolist()
             answers[overflowed], classes[overflowed] = ask(overflowed, images.dtype)
@@ -390,18 +403,14 @@ def _distinct(maps: Tensor, live: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]
 class _Network:
     """The network as the engine runs it: from one buffer, and on CUDA, where it pays, as a recorded graph."""
 
-    def __init__(self, model: nn.Module, images: Tensor, count: int):
-        self.model, self.images, self.count = model, images, count
-        self.forget()
-
-    def forget(self) -> None:
-        """Give buffer and graph back."""
+    def __init__(self, model: nn.Module, images: Tensor, count: int, size: int):
+        self.model, self.images, self.count, self.size = model, images, count, size
         self.full, self.graph, self.tried = None, None, False
 
-    def buffer(self, count: int, size: int, dtype: torch.dtype) -> Tensor:
+    def buffer(self, count: int, dtype: torch.dtype) -> Tensor:
         """(count, C, H, W) in channels-last memory, which convolutions prefer; the same memory in each call."""
         if self.full is None:
-            shape = (min(size, self.count), *self.images.shape[1:])
+            shape = (min(self.size, self.count), *self.images.shape[1:])
             self.full = torch.empty(
                 shape, dtype=dtype, device=self.images.device, memory_format=torch.channels_last
             )
@@ -446,12 +455,13 @@ def _ordinary(tensor: Tensor) -> Tensor:
     return tensor.clone()
 
 
-def chunk_size(chunk: int | str, images: Tensor) -> int:
-    """How many of these images go through the network at a time; `chunk` is a number or "auto"."""
+def chunk_size(chunk: int | str, images: Tensor, at_once: int = 1) -> int:
+    """How many of these images are a chunk; `chunk` is a number or "auto". at_once: chunks side by side."""
     if chunk == "auto":
         per_image = (3 * images.shape[1] + PLANES_INSIDE) * images[0, 0].numel() * images.element_size()
-        affordable = int(_free_bytes(images.device) * MEMORY_SHARE / per_image)
-        return max(1, min(affordable, LARGEST_CHUNK.get(images.device.type, LARGEST_CHUNK["cpu"])))
+        affordable = int(_free_bytes(images.device) * MEMORY_SHARE / per_image / at_once)
+        largest = LARGEST_CHUNK.get(images.device.type, LARGEST_CHUNK["cpu"]) // at_once
+        return max(1, min(affordable, max(largest, LEAST_SIDE_BY_SIDE)))
     if isinstance(chunk, int) and not isinstance(chunk, bool) and chunk > 0:
         return chunk
     raise ValueError(f'The chunk is a positive number of images, or "auto", not {chunk!r}.')

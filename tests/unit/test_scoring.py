@@ -501,13 +501,14 @@ def test_what_overflows_in_half_precision_is_asked_again(monkeypatch):
             return (images * 1000).sum((2, 3))
 
     monkeypatch.setattr(scoring, "fast_dtype", lambda device: torch.float16)
-    model, images, maps = Loud(), torch.ones(1, 3, 16, 16), random(1, 4, 3, 3)
-    maps[0, 2] = torch.tensor([[1.0, 0, 0], [0, 0, 0], [0, 0, 0]])    # a small hole: this one does not overflow
-    resolved = targets.resolve(0, torch.zeros(1, 3))
+    model, images, maps = Loud(), torch.ones(2, 3, 16, 16), random(1, 4, 3, 3).repeat(2, 1, 1, 1)
+    images[1, 1] = 2    # its own class has another score than the first image's
+    maps[:, 2] = torch.tensor([[1.0, 0, 0], [0, 0, 0], [0, 0, 0]])    # a small hole: these do not overflow
+    resolved = targets.resolve([0, 1], torch.zeros(2, 3))
     exact = scoring.masked_scores(model, images, maps, resolved)
     model.batches.clear()
     fast = scoring.masked_scores(model, images, maps, resolved, precision="fast")
-    assert model.batches == [4, 3] and fast.forwards == 7 and not fast.skipped.any()
+    assert model.batches == [8, 6] and fast.forwards == 14 and not fast.skipped.any()
     torch.testing.assert_close(fast.values, exact.values, rtol=2e-3, atol=0)
 
 
