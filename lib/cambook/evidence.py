@@ -194,9 +194,6 @@ CHAPTERS = {
             functools.partial(metrics.insertion, steps=16),
             functools.partial(metrics.deletion, steps=16),
         ),
-        # Ten scenes of each kind. With Score-CAM's questions, 512 to tiny_resnet, and curves in 16 steps, a
-        # scene with all its rows takes a core 8 to 13 seconds.
-        count=30,
     ),
     # Without Score-CAM, which has chapter 02: to explain six times for its sensitivity would take longer than
     # all other rows together.
