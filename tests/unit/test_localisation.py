@@ -9,6 +9,7 @@ from cambook.metrics import (
     box_masks,
     class_averages,
     difficult,
+    energy_in_box,
     energy_pointing_game,
     pointing_game,
     relevance_rank,
@@ -238,3 +239,10 @@ def test_relevance_rank_excludes_flat_maps_and_empty_masks():
     masks = torch.cat([box(0, 0, 10, 10), box(0, 0, 10, 10), box(0, 0, 0, 0)])
     result = relevance_rank(maps, masks)
     assert result.excluded.tolist() == [False, True, True] and result.values[1:].isnan().all()
+
+
+def test_energy_in_the_box_by_hand():
+    """Three of four parts of the light: two inside, one on the box's border, one outside."""
+    map = point(10, 10) + point(12, 20) + point(19, 29) + point(20, 30)
+    found = energy_in_box(map, box(5, 8, 30, 20))
+    assert found.values.item() == pytest.approx(3 / 4)
