@@ -323,7 +323,7 @@ def _ask(
         while start < len(numbers):
             chunks = [range(len(numbers))[i : i + size] for i in range(start, len(numbers), size)]
             try:
-                for output in threads.side_by_side(answer, chunks, min(at_once, len(chunks))):
+                for output in threads.side_by_side(answer, chunks, at_once, model):
                     part = slice(start, start + len(output))
                     answers[part] = targets.score(output.float(), rows[here[part]], kind).float()
                     classes[part] = top_class(output)

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import local
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def count(device: torch.device) -> int:
@@ -18,15 +18,20 @@ def count(device: torch.device) -> int:
 
 
 def side_by_side(
-    answer: Callable[[local, range], Tensor], chunks: Sequence[range], threads: int
+    answer: Callable[[local, range], Tensor], chunks: Sequence[range], threads: int, model: nn.Module
 ) -> Iterator[Tensor]:
     """answer(own, chunk) of each chunk, in their order; with one thread nothing happens side by side.
 
     own: where a thread keeps what it needs again, a buffer, say; nobody else sees it. Inference mode and
     autocast are those of the caller. What answer raises is raised here, and no further chunk is begun.
+
+    model: is run by answer. A network that keeps something of a pass (`self.features = x`) might read what
+    another thread has put there; where the first chunk finds that out, the others come one after another, too.
     """
-    if threads == 1:
-        own = local()
+    first, *chunks = chunks
+    own, held = local(), _held(model)
+    yield answer(own, first)
+    if threads == 1 or not _same(_held(model), held):
         yield from (answer(own, chunk) for chunk in chunks)
         return
     dtype, autocast = torch.get_autocast_dtype("cpu"), torch.is_autocast_enabled("cpu")
@@ -42,3 +47,13 @@ def side_by_side(
             yield from pool.map(run, chunks)
     finally:
         torch.set_num_threads(before)    # torch gives new threads the number that was set last, by whomever
+
+
+def _held(model: nn.Module) -> list:
+    """What the modules have as attributes and as buffers."""
+    return [value for module in model.modules() for value in (*vars(module).values(), *module._buffers.values())]
+
+
+def _same(one: list, other: list) -> bool:
+    """The very same objects, not equal ones."""
+    return len(one) == len(other) and all(a is b for a, b in zip(one, other, strict=True))
