@@ -20,14 +20,6 @@ def two_threads():
     torch.set_num_threads(before)
 
 
-@pytest.fixture
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def random(*shape, seed=1):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
@@ -96,8 +88,8 @@ def test_two_chunks_are_in_the_network_at_the_same_time(two_threads):
     assert not meeting.broken
 
 
-def test_with_one_thread_nothing_is_side_by_side(one_thread):
-    seen = set()
+def test_with_one_thread_nothing_is_side_by_side():
+    seen = set()    # one is what all tests have, by conftest.py
     masked(Net(lambda images: seen.add(threading.get_ident())), chunk=4)
     assert seen == {threading.get_ident()}
 
