@@ -43,6 +43,16 @@ def strictly(G, theta):
     return R / torch.where(total > 0, total, 1)
 
 
+def kept(G, theta):
+    t = torch.quantile(G.flatten(1), theta / 100, dim=1)[:, None, None]
+    return torch.where(G < t, 0, G)
+
+
+def without_relu(G, theta):
+    R = kept(G, theta)
+    return R / R.sum((1, 2), keepdim=True)
+
+
 @pytest.mark.parametrize(
     "number, answer", [("7.1", beta_of), ("7.2", shares), ("7.3", unite), ("7.4", idle)]
 )
@@ -66,6 +76,11 @@ def test_the_solution_passes(number, answer, capsys):
     ("7.2", lambda G, theta: torch.where(shares(G, theta) > 0, G, 0), "add up to one"),
     ("7.2", lambda G, theta: shares(G, theta).sum((1, 2)), "expected ("),
     ("7.2", lambda G, theta: shares(G, theta / 2 + 5), "differ by"),
+    ("7.2", without_relu, "ReLU comes before"),
+    ("7.2", lambda G, theta: kept(G, theta).relu() / kept(G, theta).relu().sum(), "one sum for all"),
+    ("7.3", lambda L_den, L_reg, b_d, b_r: unite(L_den, L_reg, abs(b_d), abs(b_r)), "not as a positive one"),
+    ("7.3", lambda L_den, L_reg, b_d, b_r: L_reg if min(b_d, b_r) <= 0 else unite(L_den, L_reg, b_d, b_r),
+     "one is"),
     ("7.3", lambda L_den, L_reg, b_d, b_r: minmax(b_d * L_den + b_r * L_reg), "counts as 0"),
     ("7.3", lambda L_den, L_reg, b_d, b_r: unite(L_den, L_reg, b_r, b_d), "exchanged"),
     ("7.3", lambda L_den, L_reg, b_d, b_r: max(b_d, 0) * L_den + max(b_r, 0) * L_reg, "minimum and maximum"),
