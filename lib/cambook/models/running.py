@@ -1,10 +1,11 @@
 """Running somebody else's network without leaving a trace: evaluation mode, checked images."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 
 @contextmanager
@@ -89,7 +90,8 @@ def forward(model: nn.Module, images: Tensor) -> Tensor:
     wrong number of channels or are too small, or when the output is no such tensor.
     """
     try:
-        output = model(images)
+        with nullcontext() if images.is_contiguous() else _ViewsOfAnyMemory():
+            output = model(images)
     except RuntimeError as error:
         sentence = _explain(model, images, str(error))
         if sentence is None:
@@ -102,6 +104,18 @@ def forward(model: nn.Module, images: Tensor) -> Tensor:
         raise ValueError(f"The model returns a tensor of shape {_shape(output)} for {len(images)} images: "
                          "it must give one row of class scores for each image.")
     return output
+
+
+class _ViewsOfAnyMemory(TorchFunctionMode):
+    """Makes a copy where `view` cannot: a network that flattens with it was written for contiguous memory.
+
+    Ours is often channels-last, because convolutions are faster in it.
+    """
+
+    def __torch_function__(self, function: Callable, types: tuple, args: tuple = (), kwargs: dict | None = None):
+        if function is Tensor.view and not kwargs and not isinstance(args[1], torch.dtype):
+            function = Tensor.reshape
+        return function(*args, **(kwargs or {}))
 
 
 def _explain(model: nn.Module, images: Tensor, message: str) -> str | None:
