@@ -295,12 +295,18 @@ def test_auto_makes_smaller_chunks_when_memory_runs_out():
 def test_auto_keeps_to_free_memory(monkeypatch):
     images = random(1, 3, 32, 32)
     one = (3 * 3 + scoring.PLANES_INSIDE) * 32 * 32 * 4
-    for affordable, expected in ((0, 1), (3, 3), (10_000, scoring.LARGEST_CHUNK["cpu"])):
+    for affordable, expected in ((0, 1), (3, 3), (10_000, 2 * scoring.LARGEST_CHUNK["cpu"])):
         free = int(affordable * one / scoring.MEMORY_SHARE) + 9
         monkeypatch.setattr(scoring, "_free_bytes", lambda device, free=free: free)
         model = Plain()
         scoring.masked_scores(model, images, random(1, 40, 4, 4), targets.resolve(0, torch.zeros(1, 3)))
         assert max(model.batches) == expected
+
+
+@pytest.mark.parametrize(("side", "expected"), [(56, 32), (112, 32), (192, 21), (224, 16), (320, 7), (896, 4)])
+def test_auto_takes_more_of_smaller_images(side, expected, monkeypatch):
+    monkeypatch.setattr(scoring, "_free_bytes", lambda device: 2**40)
+    assert scoring.chunk_size("auto", torch.zeros(1, 3, 1, 1).expand(2, 3, side, side)) == expected
 
 
 def test_free_memory_is_found_or_assumed(monkeypatch):
