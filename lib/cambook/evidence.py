@@ -151,9 +151,6 @@ CHAPTERS = {
             "few_channels_maps": functools.partial(increment_cam_by, side=1, channels=0.25),
             "few_channels_phase2": functools.partial(increment_cam_by, side=1, channels=0.25, lam=0),
         },
-        # Twenty scenes of each kind: of tiny_resnet's 512 channels each scene takes 2,500 passes, 1,000 of
-        # them in full size.
-        count=60,
     ),
     "06_poly_cam": Chapter(
         {

@@ -315,9 +315,9 @@ def guided_ig(device: str, name: str = "resnet18", side: int = SIDE) -> Row:
     def ours(model):
         return lambda: methods.guided_ig(model, x, [CLASS] * len(x), baseline=baseline, steps=STEPS)
 
-    def theirs(model):
+    def theirs(model, layout=torch.contiguous_format):
         def gradient(batch, call_model_args=None, expected_keys=None):
-            leaf = torch.from_numpy(batch).float().to(device).requires_grad_()
+            leaf = torch.from_numpy(batch).float().to(device, memory_format=layout).requires_grad_()
             found = torch.autograd.grad(model(leaf)[:, CLASS].sum(), leaf)[0]
             return {saliency.INPUT_OUTPUT_GRADIENTS: found.cpu().numpy()}
 
@@ -333,33 +333,38 @@ def guided_ig(device: str, name: str = "resnet18", side: int = SIDE) -> Row:
     return Row(
         "guided_ig" if name == "resnet18" else f"guided_ig_{name}",
         f"Guided IG, {STEPS} steps, {name}, {side}², {PATHS} pictures",
-        [Contender("cambook", copied(model, ours))], [Contender("saliency", copied(model, theirs))],
+        [Contender("cambook", copied(model, ours))],
+        [Contender("saliency", copied(model, theirs)),
+         Contender("saliency in channels-last", copied(model, partial(theirs, layout=torch.channels_last)))],
         "theirs / ours", "≥ 4.0",
     )    # fmt: skip
 
 
-def path_engine(device: str) -> Row:
+def path_engine(device: str, name: str = "resnet18", side: int = SIDE) -> Row:
     """Guided IG against the passes that nobody can save."""
-    model, x = network("resnet18", device), pictures(PATHS, device)
+    model, x = network(name, device), pictures(PATHS, device, side)
     baseline = torch.zeros_like(x)
 
     def ours(model):
         return lambda: methods.guided_ig(model, x, [CLASS] * len(x), baseline=baseline, steps=STEPS)
 
-    def bare(model):
+    def bare(model, images=x):
         model.requires_grad_(False)
 
         def call():
             for _ in range(STEPS + 1):
-                leaf = x.clone().requires_grad_()
+                leaf = images.clone().requires_grad_()
                 torch.autograd.grad(model(leaf)[:, CLASS].sum(), leaf)
 
         return call
 
     return Row(
-        "path_engine", f"Guided IG, {STEPS} steps, resnet18, {SIDE}², {PATHS} pictures",
+        "path_engine" if name == "resnet18" else f"path_engine_{name}",
+        f"Guided IG, {STEPS} steps, {name}, {side}², {PATHS} pictures",
         [Contender("cambook", copied(model, ours))],
-        [Contender("bare passes forwards and backwards", copied(model, bare))], "ours / theirs", "≤ 1.15",
+        [Contender("bare passes forwards and backwards", copied(model, bare)),
+         Contender("the same in channels-last", copied(model, partial(bare, images=channels_last(x))))],
+        "ours / theirs", "≤ 1.15",
     )    # fmt: skip
 
 
@@ -416,6 +421,8 @@ ROWS = {
     "increment_cam": increment_cam,
     "grad_cam": grad_cam, "layer_cam": layer_cam,
     "guided_ig": guided_ig, "guided_ig_tiny_vgg": partial(guided_ig, name="tiny_vgg", side=TINY),
-    "path_engine": path_engine, "gig_cam": gig_cam, "curves": curves, "memory": memory,
+    "path_engine": path_engine,
+    "path_engine_tiny_vgg": partial(path_engine, name="tiny_vgg", side=TINY),
+    "gig_cam": gig_cam, "curves": curves, "memory": memory,
     "poly_cam_memory": poly_cam_memory, "memory_of_methods": memory_of_methods,
 }    # fmt: skip
