@@ -28,7 +28,7 @@ shares out every layer. That is why it takes less than the bare passes in torch'
 is the network, and only a faster one would help, which is what “fast” asks of devices with instructions for half
 precision; the CPU below has none. Folding batch normalisation into the convolutions gave 2 to 13 %, TorchScript's
 `optimize_for_inference` no more, `torch.compile` with frozen weights 18 % after 20 s of compiling; all of them need to
-trace the caller's network. Guided IG is 1.6 times (ResNet-18) and 2.7 times (`tiny_vgg`) as fast as saliency, where 4
+trace the caller's network. Guided IG is 1.65 times (ResNet-18) and 2.75 times (`tiny_vgg`) as fast as saliency, where 4
 was wanted: all that saliency takes is 1.9 and 4.1 times the bare passes forwards and backwards of a batch, and those
 both need (`path_engine`).
 The machine is shared: a bare pass of ResNet-18 took between 21 and 38 ms a picture within ten

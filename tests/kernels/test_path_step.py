@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cambook.kernels import path_step
-from cambook.kernels.path_step import _operator, floor_bytes, launch, reference
+from cambook.kernels.path_step import _count, _operator, floor_bytes, launch, reference
 
 # (fraction, max_dist): the official code's defaults, those of its examples, others, and two straight lines.
 SETTINGS = [(0.25, 0.02), (0.5, 1.0), (0.1, 0.3), (0.0, 1.0), (1.0, 1.0), (0.3, 0.0)]
@@ -114,6 +114,10 @@ def hold(x, baseline, gradient, device, poisoned, step, steps, fraction, max_dis
     for result, expected, size in zip(got, want, (scale, scale * gradient.abs().max().item()), strict=True):
         assert result.dtype == torch.float32 and result.shape == x.shape
         torch.testing.assert_close(result.cpu().double(), expected, rtol=2e-7, atol=2e-6 * size)
+
+
+def test_features_are_counted_beyond_float32():
+    assert _count(torch.ones(2**24 + 1)) == 2**24 + 1
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1), (3, 3, 5, 7)])

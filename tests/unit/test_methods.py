@@ -506,14 +506,15 @@ def test_the_map_lies_where_the_evidence_is():
 
 @pytest.mark.parametrize("method", [*EVERY[1:], methods.gig_cam, methods.guided_ig, methods.poly_cam], **by_name)
 @pytest.mark.parametrize("sizes", [lambda f: (len(f), -1), lambda f: [(len(f), 160)]], ids=["numbers", "tuple"])
-def test_networks_that_flatten_with_view(method, sizes):
+@pytest.mark.parametrize("colours", [1, 3])
+def test_networks_that_flatten_with_view(method, sizes, colours):
     """As most tutorials do. Such a network needs contiguous memory, and convolutions like channels-last better."""
 
     class Flattened(nn.Module):
         def __init__(self, flatten):
             super().__init__()
             self.flatten = flatten
-            self.conv, self.fc = nn.Conv2d(3, 5, 3, padding=1), nn.Linear(160, 4)
+            self.conv, self.fc = nn.Conv2d(colours, 5, 3, padding=1), nn.Linear(160, 4)
             with torch.no_grad():
                 for i, parameter in enumerate(self.parameters()):
                     parameter.copy_(random(*parameter.shape, seed=i) / parameter[0].numel() ** 0.5)
@@ -524,8 +525,8 @@ def test_networks_that_flatten_with_view(method, sizes):
 
     options = {"layers": "conv"}
     if method in (methods.gig_cam, methods.guided_ig):
-        options = {"steps": 3, "baseline": torch.zeros(1, 3, 4, 8)}
-    images = random(2, 3, 4, 8, seed=9)
+        options = {"steps": 3, "baseline": torch.zeros(1, colours, 4, 8)}
+    images = random(2, colours, 4, 8, seed=9)
     found, expected = (
         method(Flattened(flatten), images, [1, 3], **options).raw
         for flatten in (lambda f: f.view(*sizes(f)), lambda f: f.flatten(1))

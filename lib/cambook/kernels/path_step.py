@@ -117,7 +117,7 @@ def _step(
     unfinished, at = len(z) - _count(finished), rank(len(z), fraction)
     # Where the gradient is NaN or infinite, a feature moves last; but it does move.
     torch.abs(gradient, out=score).nan_to_num_(torch.finfo(z.dtype).max)
-    score += finished.mul_(torch.finfo(z.dtype).max).mul_(2)    # infinity
+    score += finished.mul_(torch.finfo(z.dtype).max)    # last, too, and without room
     # Those of `before` go all the way, the others of `upto` by `share`.
     before, upto, share, moved = before.zero_(), upto.zero_(), 0.0, 0
     while budget > 0 and moved < unfinished:
@@ -137,7 +137,7 @@ def _distance(a: Tensor, b: Tensor, spare: Tensor) -> float:
 
 
 def _count(ones: Tensor) -> int:
-    return int(ones.sum(dtype=ones.dtype if len(ones) < 2**24 else torch.float64))    # float32 counts so far
+    return int(ones.sum(dtype=ones.dtype if len(ones) < 2**24 else torch.float64))    # float32 counts to 2**24
 
 
 def _quantile(score: Tensor, rank: int) -> float:

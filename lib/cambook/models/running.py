@@ -1,7 +1,7 @@
 """Running somebody else's network without leaving a trace: evaluation mode, checked images."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -90,7 +90,7 @@ def forward(model: nn.Module, images: Tensor) -> Tensor:
     wrong number of channels or are too small, or when the output is no such tensor.
     """
     try:
-        with nullcontext() if images.is_contiguous() else _ViewsOfAnyMemory():
+        with _ViewsOfAnyMemory():
             output = model(images)
     except RuntimeError as error:
         sentence = _explain(model, images, str(error))
@@ -109,7 +109,8 @@ def forward(model: nn.Module, images: Tensor) -> Tensor:
 class _ViewsOfAnyMemory(TorchFunctionMode):
     """Makes a copy where `view` cannot: a network that flattens with it was written for contiguous memory.
 
-    Ours is often channels-last, because convolutions are faster in it.
+    Ours is often channels-last, because convolutions are faster in it. The images do not tell: with one channel
+    they are both at once.
     """
 
     def __torch_function__(self, function: Callable, types: tuple, args: tuple = (), kwargs: dict | None = None):
