@@ -158,6 +158,9 @@ CHAPTERS = {
             "grad_cam_pp": methods.grad_cam_pp,
             "layer_cam": methods.layer_cam,
             "score_cam": methods.score_cam,
+            "integrated_gradients": methods.integrated_gradients,
+            "guided_ig": functools.partial(methods.guided_ig, steps=50),
+            "integrated_grad_cam": functools.partial(methods.integrated_grad_cam, steps=10),
             "gig_cam_in_10": GIG_CAM_IN_10,
             "fusion_res": functools.partial(gig_cam_f_by, fusion="res", steps=10),
             "increment_cam_half": functools.partial(increment_cam_by, side=0.5, merge="maps"),
@@ -172,9 +175,6 @@ CHAPTERS = {
             functools.partial(metrics.insertion, protocol="polycam", steps=16),
             functools.partial(metrics.deletion, protocol="polycam", steps=16),
         ),
-        # Ten scenes of each kind, curves in 16 steps: PCAM± asks tiny_resnet 1536 questions about a scene and
-        # SqueezeNet 1920 about a photo, and a scene with all its rows takes a core half a minute.
-        count=30,
     ),
     "07_union_cam": Chapter(
         {
