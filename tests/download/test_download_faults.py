@@ -304,9 +304,10 @@ def test_killed(root, server, entry, body, data):
         call.send_signal(signal.SIGKILL)
         call.wait()
     assert not (data / "weights/thing.pth").exists()
+    kept = waiting.stat().st_size    # how far it came by then is the machine's affair
     server.answers["/a"] = server.resumable(body)
     get(entry(body), data)
-    assert is_right(entry(body), data) and server.asked[-1][1].startswith("bytes=1")
+    assert kept and is_right(entry(body), data) and server.asked[-1] == ("/a", f"bytes={kept}-")
 
 
 def test_two_calls_at_once(entry, body, data):

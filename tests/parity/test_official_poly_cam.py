@@ -1,7 +1,7 @@
 """Poly-CAM against its authors' program, for whoever has it; it is not a package that can be installed.
 
     git clone https://github.com/aenglebert/polycam ../polycam
-    PYTHONPATH=../polycam python -m pytest tests/parity/test_poly_cam.py
+    PYTHONPATH=../polycam python -m pytest tests/parity/test_official_poly_cam.py
 
 Without it these tests are skipped, and tests/unit/test_poly_cam.py has the formulas written out once more.
 """
