@@ -65,6 +65,8 @@ def test_the_solution_passes(number, answer, capsys):
     ("6.2", lambda own, keep, remove, v: weights(own, keep, remove, v).softmax(0), "no softmax"),
     ("6.2", lambda *a: weights(*a) / weights(*a).sum(), "nothing is normalised"),
     ("6.2", lambda *a: weights(*a)[None], "shape"),
+    ("6.2", lambda own, keep, remove, v: weights(own, remove, keep, v), "keep for remove"),
+    ("6.2", lambda own, keep, remove, v: weights(0, keep, remove, v), "own is missing"),
     ("6.2", lambda own, keep, remove, v: keep, "expected ["),
     ("6.3", lambda C, s: C / F.avg_pool2d(C[None], s)[0].repeat_interleave(s, 0).repeat_interleave(s, 1), "floor the divisor"),
     ("6.3", lambda C, s: lnorm(C, (C.shape[0] // s, C.shape[1] // s)), "repeat each"),
@@ -83,6 +85,24 @@ def test_the_usual_mistakes_are_named(number, answer, words, capsys):
     check_exercise(number, answer)
     said = capsys.readouterr().out
     assert "not right yet" in said and words in said, said
+
+
+def recursion(cams, above=lambda P: P, small=lambda C, P: P.shape, floor=1e-12):
+    steps = [cams[0]]
+    for C in cams[1:]:
+        mean = resize(resize(C, small(C, steps[-1])), C.shape)
+        steps.append(resize(above(steps[-1]), C.shape) * C / mean.clamp(min=floor))
+    return steps
+
+
+@pytest.mark.parametrize("slip, words", [
+    ({"above": robust}, "passed on as it is"),
+    ({"small": lambda C, P: [max(1, side // 2) for side in C.shape]}, "not always half"),
+    ({"floor": 0}, "floor the divisor"),
+])    # fmt: skip
+def test_a_slip_of_the_recursion_is_named(slip, words, capsys):
+    check_exercise("6.4", lambda cams: recursion(cams, **slip))
+    assert words in capsys.readouterr().out
 
 
 def test_a_recursion_without_divisor_or_with_the_wrong_map_is_named(capsys):

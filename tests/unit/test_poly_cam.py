@@ -269,6 +269,7 @@ def test_each_map_has_its_own_percentiles():
     Z = random(2, 3, 9, 8).relu()
     alone = torch.stack([robust(Z[b, k]) for b in range(2) for k in range(3)]).view(2, 3, 9, 8)
     torch.testing.assert_close(robust_normalise(Z), alone)
+    torch.testing.assert_close(robust_normalise(Z[1, 2]), alone[1, 2])
 
 
 def test_masks_are_normalised_before_they_are_enlarged():

@@ -4,6 +4,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ..methods.poly_cam import robust_normalise
+
 
 def _same(got, expected, atol: float = 1e-5) -> bool:
     got, expected = got.double(), expected.double()
@@ -65,6 +67,11 @@ def weights(answer) -> None:
             assert not _same(got, keep + drop.clamp(min=0)), (
                 f"{where}: there is one ReLU, around the sum; a second half below zero still counts."
             )
+            swapped = {"plus": remove, "minus": own - keep, "pm": remove + own - keep}[variant].clamp(min=0)
+            assert not _same(got, swapped), f"{where}: you took keep for remove, and remove for keep."
+            assert not _same(got, (expected - own if variant == "pm" else -remove).clamp(min=0)), (
+                f"{where}: own is missing, what the picture itself scores."
+            )
             assert not _same(got, expected / 2), f"{where}: it is a sum and no mean."
             assert (got >= 0).all(), f"{where}: a weight is never below zero."
             assert not _same(got, (-drop).clamp(min=0)), (
@@ -109,6 +116,8 @@ def depths(answer) -> None:
     generator = torch.Generator().manual_seed(0)
     for sizes in (((2, 3), (4, 6), (8, 12)), ((3, 3), (3, 3), (12, 12)), ((4, 5),)):
         cams = [torch.rand(size, generator=generator) for size in sizes]
+        for cam in cams[1:]:
+            cam[:, : cam.shape[1] // 2] = 0    # where 0/0 must be 0
         where = f"{len(cams)} layers of {', '.join(f'{h}×{w}' for h, w in sizes)}"
         got = answer([cam.clone() for cam in cams])
         assert isinstance(got, (list, tuple)) and len(got) == len(cams), (
@@ -116,6 +125,7 @@ def depths(answer) -> None:
         )
         for depth, (one, other) in enumerate(zip(got, _steps(cams), strict=True)):
             _tensor(one, other.shape, f"{where}, map {depth}")
+            assert not one.isnan().any(), f"{where}, map {depth}: a dark region became NaN: floor the divisor."
             if _same(one, other, 1e-4):
                 continue
             assert depth > 0, f"{where}: the first map is C_L itself."
@@ -123,22 +133,33 @@ def depths(answer) -> None:
                 ({"lnorm": False}, "the divisor is missing: C itself is multiplied instead of LNorm(C)"),
                 ({"before": "first C"}, "each step takes the P before it, not C_L"),
                 ({"before": "previous C"}, "each step takes the P before it, not the C before it"),
+                ({"before": "N(P)"}, "P is passed on as it is; only the copy that is shown is normalised"),
+                ({"small": "half"}, "C is shrunk to the size of P, which is not always half of its own"),
             ):
                 slip = _steps(cams, **wrong)[depth]
                 assert not _same(one, slip, 1e-4), f"{where}, map {depth}: {sentence}."
             raise AssertionError(f"{where}, map {depth}: the values differ from equation 6.11.")
 
 
-def _steps(cams: list, *, lnorm: bool = True, before: str = "P") -> list:
-    """Equation 6.11, or with a usual mistake: no divisor, or the first or the previous C instead of P."""
+def _steps(cams: list, *, lnorm: bool = True, before: str = "P", small: str = "P") -> list:
+    """Equation 6.11, or with a usual mistake.
+
+    No divisor; the first C, the previous C or a normalised P instead of P; C shrunk to a half instead of to P.
+    """
 
     def resize(Z, size):
         return F.interpolate(Z[None, None], tuple(size), mode="bilinear", align_corners=False)[0, 0]
 
     steps = [cams[0]]
     for number, C in enumerate(cams[1:]):
-        above = {"P": steps[-1], "first C": cams[0], "previous C": cams[number]}[before]
-        mean = resize(resize(C, above.shape), C.shape)
+        above = {
+            "P": steps[-1],
+            "first C": cams[0],
+            "previous C": cams[number],
+            "N(P)": robust_normalise(steps[-1]),
+        }[before]
+        half = [max(1, side // 2) for side in C.shape]
+        mean = resize(resize(C, half if small == "half" else above.shape), C.shape)
         steps.append(resize(above, C.shape) * (C / mean.clamp(min=1e-12) if lnorm else C))
     return steps
 

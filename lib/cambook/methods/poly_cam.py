@@ -197,7 +197,7 @@ def robust_normalise(maps: Tensor) -> Tensor:
     that are zero somewhere, and less than 1 is reached by others.
     """
     low, high = (
-        limit.view(*maps.shape[:-2], 1, 1) for limit in robust_range(maps.flatten(0, -3), LOW, HIGH)
+        limit.view(*maps.shape[:-2], 1, 1) for limit in robust_range(maps.reshape(-1, *maps.shape[-2:]), LOW, HIGH)
     )
     return ((maps - low) / high.clamp(min=FLOOR)).clamp(0, 1)
 
