@@ -616,6 +616,11 @@ class TestEvidence:
         assert {"model", "rows", "metrics", "images", "targets", "environment"} <= set(kept)
         assert str(tmp_path) not in json.dumps(kept)
 
+    def test_a_chapter_may_do_without_controls(self, monkeypatch):
+        alone = evidence.Chapter({"grad_cam": methods.grad_cam}, [metrics.pointing_game], controls=False)
+        monkeypatch.setattr(evidence, "CHAPTERS", {"01_one": alone})
+        assert list(evidence.compute("01_one", "tiny_vgg", 1, progress=False).settings["rows"]) == ["grad_cam"]
+
     def test_scenes_take_turns(self):
         turns = [(0, 1, False), (1, 2, None), (2, 2, True), (3, 1, False), (5, 2, True)]
         for number, classes, siblings in turns:
