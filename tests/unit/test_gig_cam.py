@@ -356,6 +356,17 @@ def test_without_evidence_the_map_is_flat(case, guide):
     assert e.gap.tolist() == [0, 0] and e.trace["path"].isfinite().all()
 
 
+@pytest.mark.parametrize("guide", EVERY_GUIDE)
+def test_every_point_goes_through_in_one_layout(guide):
+    """On some processors the layout decides the last bit, and a flat map would be the rounding's."""
+    model, images = net(dtype=torch.float32)
+    seen = []
+    model.conv.register_forward_hook(lambda _, args, __: seen.append(args[0].stride()))
+    run(model, images, guide=guide, layers="relu")
+    channels_last = images.contiguous(memory_format=torch.channels_last).stride()
+    assert seen == [channels_last] * 9
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("guide", EVERY_GUIDE)
 def test_half_precision_networks(guide, dtype):
