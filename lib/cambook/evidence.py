@@ -93,9 +93,10 @@ CHAPTERS = {
         _rows(
             methods.grad_cam,
             methods.score_cam,
-            score_cam_probability=functools.partial(methods.score_cam, weighting="probability"),
+            score_cam_probabilities=functools.partial(methods.score_cam, score="probability"),
+            score_cam_code=functools.partial(methods.score_cam, weighting="probability"),
         ),
-        # Two rows of Score-CAM show tiny_resnet a thousand masked pictures for every scene.
+        # Three rows of Score-CAM show tiny_resnet 1,500 masked pictures for every scene.
         count=100,
     ),
     "03_gig_path": Chapter(

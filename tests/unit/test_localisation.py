@@ -50,6 +50,15 @@ def test_tolerance_is_strict_and_euclidean():
     assert pointing_game(point(20, 21), mask, tolerance=0.5).values.item() == 0
 
 
+@pytest.mark.parametrize("tolerance", [0.5, 1, 1.5, 2, 5, 5.2, 7.3, 40])
+def test_tolerance_from_every_pixel(tolerance):
+    """One map for each pixel of an awkward picture, against distances to all pixels of the mask."""
+    mask = torch.rand(7, 11, generator=torch.Generator().manual_seed(0)) > 0.95
+    pixels, maps = torch.cartesian_prod(torch.arange(7), torch.arange(11)).double(), torch.eye(77).view(77, 7, 11)
+    near = torch.cdist(pixels, pixels[mask.flatten()]).amin(1) < tolerance
+    assert pointing_game(maps, mask.expand(77, -1, -1), tolerance).values.bool().tolist() == near.tolist()
+
+
 def test_tied_maxima_count_by_their_share():
     map = torch.zeros(1, 4, 4)
     map[0, 0, 0] = map[0, 1, 1] = map[0, 3, 3] = map[0, 3, 2] = 7.0

@@ -217,13 +217,18 @@ def _check_masks(masks) -> torch.Tensor:
 
 def _grown(masks: torch.Tensor, tolerance: float) -> torch.Tensor:
     """The masks and every pixel less than `tolerance` away from them."""
-    reach = int(tolerance)
-    if reach == 0:
-        return masks
-    steps = torch.arange(-reach, reach + 1, device=masks.device)
-    disc = steps[:, None] ** 2 + steps[None] ** 2 < tolerance**2
-    near = F.conv2d(masks[:, None].float(), disc[None, None].float(), padding=reach)
-    return near[:, 0] > 0.5
+    height, width = masks.shape[1:]
+    reach = min(int(tolerance), height + width)
+    # A disc is a stack of rows, and running sums say which rows meet the mask. A convolution with the disc takes a
+    # hundred times as long on a photo with a tolerance of 15.
+    sums = F.pad(masks.int(), (reach + 1, reach, reach, reach)).cumsum(2, dtype=torch.int32)
+    grown = masks.clone()
+    for down in range(-reach, reach + 1):
+        half = sum(across**2 + down**2 < tolerance**2 for across in range(1, reach + 1))
+        if down**2 < tolerance**2:
+            row = sums[:, reach + down :][:, :height]
+            grown |= row[:, :, reach + half + 1 :][:, :, :width] > row[:, :, reach - half :][:, :, :width]
+    return grown
 
 
 def _finish(kind: type, values: torch.Tensor, no_map: torch.Tensor, masks: torch.Tensor, **more):
