@@ -44,11 +44,12 @@ def run(name: str, real: Path, tmp_path: Path, network: dict, photo: str) -> Non
 # wide photo and another preprocessing, with the first two notebooks; the others take a minute or two each, in
 # `make test-all`.
 class TestCamAndGradCam:
+    def test_mobilenet_with_its_own_preprocessing_on_a_grey_photo(self, real, tmp_path):
+        run("01", real, tmp_path, MOBILENET, GREY)
+
+    @pytest.mark.slow
     def test_squeezenet_on_a_grey_photo(self, real, tmp_path):
         run("01", real, tmp_path, SQUEEZENET, GREY)
-
-    def test_mobilenet_with_its_own_preprocessing(self, real, tmp_path):
-        run("01", real, tmp_path, MOBILENET, COLOUR)
 
     @pytest.mark.slow
     def test_squeezenet_on_a_wide_photo(self, real, tmp_path):
