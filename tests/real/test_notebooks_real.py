@@ -41,7 +41,7 @@ def run(name: str, real: Path, tmp_path: Path, network: dict, photo: str) -> Non
 
 
 # One class a notebook: `--dist loadscope` hands out classes, so they run side by side. Every day a grey and a very
-# wide photo and another preprocessing, with the first two notebooks; the others take a minute or two each, in
+# wide photo and another preprocessing, with one notebook; the others take a minute or more each, in
 # `make test-all`.
 class TestCamAndGradCam:
     def test_mobilenet_with_its_own_preprocessing_on_a_grey_photo(self, real, tmp_path):
@@ -51,12 +51,12 @@ class TestCamAndGradCam:
     def test_squeezenet_on_a_grey_photo(self, real, tmp_path):
         run("01", real, tmp_path, SQUEEZENET, GREY)
 
-    @pytest.mark.slow
     def test_squeezenet_on_a_wide_photo(self, real, tmp_path):
         run("01", real, tmp_path, SQUEEZENET, WIDE)
 
 
 class TestScoreCam:
+    @pytest.mark.slow
     def test_squeezenet_on_a_wide_photo(self, real, tmp_path):
         run("02", real, tmp_path, SQUEEZENET, WIDE)
 
