@@ -4,6 +4,7 @@ One row is one pair of an image and a class: an image that shows three classes i
 map and the mask of its class (as in TorchRay's code), or one, where only the top-1 class is asked about.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -218,16 +219,17 @@ def _check_masks(masks) -> torch.Tensor:
 def _grown(masks: torch.Tensor, tolerance: float) -> torch.Tensor:
     """The masks and every pixel less than `tolerance` away from them."""
     height, width = masks.shape[1:]
-    reach = min(int(tolerance), height + width)
+    reach = min(math.ceil(tolerance) - 1, height + width)    # the largest whole distance that still hits
+    if reach < 1:
+        return masks
     # A disc is a stack of rows, and running sums say which rows meet the mask. A convolution with the disc takes a
     # hundred times as long on a photo with a tolerance of 15.
     sums = F.pad(masks.int(), (reach + 1, reach, reach, reach)).cumsum(2, dtype=torch.int32)
     grown = masks.clone()
     for down in range(-reach, reach + 1):
         half = sum(across**2 + down**2 < tolerance**2 for across in range(1, reach + 1))
-        if down**2 < tolerance**2:
-            row = sums[:, reach + down :][:, :height]
-            grown |= row[:, :, reach + half + 1 :][:, :, :width] > row[:, :, reach - half :][:, :, :width]
+        row = sums[:, reach + down :][:, :height]
+        grown |= row[:, :, reach + half + 1 :][:, :, :width] > row[:, :, reach - half :][:, :, :width]
     return grown
 
 
